@@ -6,6 +6,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -58,11 +59,10 @@ class Network(nn.Module):
         widths = [1, *channels, *([capacity] if capacity else [])]
         size = IMAGE_SIZE
         blocks = []
-        pooled = False
-        for i, (width_in, width_out) in enumerate(zip(widths, widths[1:])):
-            pool = pool_places[min(i, len(channels) - 1)] == pool_at and not pooled
-            pooled |= pool
-            blocks.append(_block(width_in, width_out, pool, batch_norm, dropout if pooled else 0.0))
+        pooled_block = pool_places.index(pool_at)
+        for i, (width_in, width_out) in enumerate(pairwise(widths)):
+            pool = i == pooled_block
+            blocks.append(_block(width_in, width_out, pool, batch_norm, dropout if i >= pooled_block else 0.0))
             size = (size - 2) // 2 if pool else size - 2
         spare = size - 2 if gap and not fully_connected else size
         if spare < 1:

@@ -620,7 +620,9 @@ def fit(
     run = _describe(model, train_loader, optimizer, scheduler, seed)
     if checkpoint and Path(checkpoint).exists():
         _resume(Path(checkpoint), run, model, optimizer, scheduler, history, epochs)
-    with _Progress(total=epochs * len(train_loader), initial=len(history) * len(train_loader), show=show) as progress:
+    batches = len(train_loader)
+    progress = _Progress(total=epochs * batches, initial=len(history) * batches, show=show)
+    with contextlib.closing(progress.bar):
         for epoch in range(len(history) + 1, epochs + 1):
             progress.say(epoch, history)
             started = time.perf_counter()
@@ -736,12 +738,6 @@ class _Progress:
             total=total, initial=initial, disable=not show, file=self.line, leave=False, unit="batch", mininterval=0.5
         )
         self.update = self.bar.update
-
-    def __enter__(self) -> "_Progress":
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.bar.close()
 
     def say(self, epoch: int, history: History) -> None:
         seen = f", test {history.test_accuracy[-1]:.2f} %" if len(history) else ""

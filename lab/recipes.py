@@ -1,6 +1,6 @@
 """Recipes are data: all that decides a run but its seed. The three steps of the notebooks are three of them."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,7 @@
 """Run recipes over seeds, and keep one record a run."""
 
-import json
-from collections.abc import Iterable
-from dataclasses import asdict
 from pathlib import Path
 
-import joblib
 import torch
 
 import models
