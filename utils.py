@@ -247,6 +247,12 @@ def _whole_or_not_at_all(path: Path) -> Iterator[Path]:
         unfinished.unlink(missing_ok=True)
 
 
+def write_json(path: str | Path, content: object) -> None:
+    """Write a JSON file, whole or not at all."""
+    with _whole_or_not_at_all(Path(path)) as unfinished:
+        unfinished.write_text(json.dumps(content) + "\n")
+
+
 def _load_stand_in() -> tuple[Digits, Digits]:
     """Scikit-learn's 1,797 digits, scaled from 8x8 to 20x20 in the middle of 28x28, which is where MNIST's digits lie.
 
@@ -536,8 +542,7 @@ class History:
 
     def save(self, path: str | Path) -> None:
         """Write the record as JSON, whole or not at all."""
-        with _whole_or_not_at_all(Path(path)) as unfinished:
-            unfinished.write_text(json.dumps(asdict(self), indent=1) + "\n")
+        write_json(path, asdict(self))
 
     @classmethod
     def load(cls, path: str | Path) -> "History":
@@ -870,7 +875,7 @@ def load_records(study: str, recipe: str, folder: str | Path = RECORDS) -> dict[
     """The recorded runs of one recipe of a study, by seed. Raises FileNotFoundError where there are none."""
     histories = [
         History(**json.loads(path.read_text())["history"])
-        for path in sorted(Path(folder, study).glob(f"{recipe}-*.json"))
+        for path in sorted(Path(folder, study).glob(f"{recipe}.seed*.json"))
     ]
     if not histories:
         raise FileNotFoundError(

@@ -1,0 +1,117 @@
+"""How fast is the lesson's pipeline, side by side with the usual one: the same network, augmentation and machine."""
+
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable
+
+import torch
+from torch.utils.data import DataLoader
+from torchvision import transforms
+from torchvision.datasets import MNIST
+
+import models
+import utils
+from lab.recipes import STEP_3
+
+
+def bench(rounds: int = 3) -> dict[str, float]:
+    """Time one training epoch, `rounds` times each in turn, and return the medians in seconds, with their ratios.
+
+    usual_s: torchvision's transforms on PIL images, a DataLoader with two workers, float32
+    ours_s:  the lesson's loader and precision
+    bare_s:  forward and backward passes alone, on one batch in memory, in the lesson's precision
+    data_s:  the lesson's loader alone
+    """
+    train, _ = utils.load_data(utils.pick_device())
+    usual, ours = (
+        _usual_loader(),
+        utils.Loader(train, STEP_3.batch_size, utils.make_transform(STEP_3.augmentation), True),
+    )
+    epochs: dict[str, Callable[[], object]] = {
+        "usual_s": _usual_epoch(usual, train.images.device),
+        "ours_s": _our_epoch(ours),
+        "bare_s": _bare_epoch(ours),
+        "data_s": lambda: sum(len(labels) for _, labels in ours),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in epochs}
+    for _ in range(rounds):
+        for name, epoch in epochs.items():
+            started = time.perf_counter()
+            epoch()
+            _wait(train.images.device)
+            seconds[name].append(time.perf_counter() - started)
+    result = {name: round(statistics.median(times), 2) for name, times in seconds.items()}
+    unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes on a Mac, in KiB elsewhere
+    return result | {
+        "ratio": round(result["usual_s"] / result["ours_s"], 2),
+        "ours_to_bare": round(result["ours_s"] / result["bare_s"], 2),
+        "data_share": round(result["data_s"] / result["ours_s"], 3),
+        "memory_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20),
+    }
+
+
+def _usual_loader() -> DataLoader:
+    bounds = STEP_3.augmentation
+    transform = transforms.Compose(
+        [
+            transforms.RandomAffine(
+                degrees=bounds.get("rotation", 0),
+                translate=(bounds.get("shift", 0), bounds.get("shift", 0)),
+                scale=(1 - bounds.get("scale", 0), 1 + bounds.get("scale", 0)),
+                shear=bounds.get("shear", 0),
+                interpolation=transforms.InterpolationMode.BILINEAR,
+            ),
+            transforms.ToTensor(),
+            transforms.Normalize((utils.MNIST_MEAN,), (utils.MNIST_STD,)),
+        ]
+    )
+    dataset = MNIST("data", train=True, transform=transform)
+    return DataLoader(dataset, STEP_3.batch_size, shuffle=True, num_workers=2)
+
+
+def _fresh_network(device: torch.device) -> tuple[torch.nn.Module, torch.optim.Optimizer]:
+    utils.seed_everything(0)
+    model = getattr(models, STEP_3.network)(**STEP_3.switches).to(device)
+    return model, utils.make_optimizer(model, STEP_3.learning_rate, STEP_3.momentum, STEP_3.weight_decay)
+
+
+def _usual_epoch(loader: DataLoader, device: torch.device) -> Callable[[], object]:
+    model, optimizer = _fresh_network(device)
+
+    def epoch() -> None:
+        for images, labels in loader:
+            loss = utils.loss_function(model(images.to(device)), labels.to(device))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+
+    return epoch
+
+
+def _our_epoch(loader: utils.Loader) -> Callable[[], object]:
+    model, optimizer = _fresh_network(loader.digits.images.device)
+    return lambda: utils.train(model, loader, optimizer)
+
+
+def _bare_epoch(loader: utils.Loader) -> Callable[[], object]:
+    device = loader.digits.images.device
+    model, _ = _fresh_network(device)
+    images, labels = next(iter(loader))
+    autocast = torch.autocast(device.type, torch.bfloat16, enabled=utils.has_fast_bfloat16(device))
+
+    def epoch() -> None:
+        for _ in range(len(loader)):
+            with autocast:
+                logits = model(images)
+            model.zero_grad()
+            utils.loss_function(logits.float(), labels).backward()
+
+    return epoch
+
+
+def _wait(device: torch.device) -> None:
+    """A GPU works on after the call returned."""
+    if device.type != "cpu":
+        getattr(torch, device.type).synchronize()
