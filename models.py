@@ -204,6 +204,10 @@ def layer_table(model: nn.Module, input_shape: tuple[int, ...] = (1, IMAGE_SIZE,
 
     Raises ValueError for an input shape that the network does not take.
     """
+    if len(input_shape) != 3:
+        raise ValueError(
+            f"the network does not take images of shape {tuple(input_shape)}: expected (channels, side, side)"
+        )
     rows = LayerTable()
     jump, field, map_size = 1, 1, input_shape[-1]
 
@@ -222,15 +226,16 @@ def layer_table(model: nn.Module, input_shape: tuple[int, ...] = (1, IMAGE_SIZE,
 
     leaves = [module for module in model.modules() if not list(module.children())]
     hooks = [leaf.register_forward_hook(record) for leaf in leaves]
-    was_training = model.training
-    parameter = next(model.parameters())
+    modes = {module: module.training for module in model.modules()}
+    parameter = next(model.parameters(), torch.empty(0))
     try:
         with torch.no_grad():
             model.eval()(torch.zeros(1, *input_shape, device=parameter.device, dtype=parameter.dtype))
     except RuntimeError as error:
         raise ValueError(f"the network does not take images of shape {tuple(input_shape)}: {error}") from None
     finally:
-        model.train(was_training)
+        for module, training in modes.items():
+            module.training = training
         for hook in hooks:
             hook.remove()
     return rows
@@ -238,7 +243,11 @@ def layer_table(model: nn.Module, input_shape: tuple[int, ...] = (1, IMAGE_SIZE,
 
 def _window(layer: nn.Module, map_size: int) -> tuple[int | None, int | None, int]:
     """Kernel, stride and dilation of a layer; None for the layers that look at one position at a time."""
-    if isinstance(layer, nn.AdaptiveAvgPool2d) or (isinstance(layer, nn.Linear) and map_size > 1):
+    if isinstance(layer, nn.AdaptiveAvgPool2d):
+        outputs = _side(layer.output_size)
+        stride = map_size // outputs if outputs > 1 else 1
+        return map_size - (outputs - 1) * stride, stride, 1
+    if isinstance(layer, nn.Linear) and map_size > 1:
         return map_size, 1, 1  # a linear layer reads all positions of the map that was flattened before it
     if isinstance(layer, (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)):
         kernel, stride, dilation = (_side(getattr(layer, name, 1)) for name in ("kernel_size", "stride", "dilation"))

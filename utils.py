@@ -7,12 +7,12 @@ import contextlib
 import functools
 import gzip
 import hashlib
+import http.client
 import io
 import itertools
 import json
 import math
 import os
-import pickle
 import platform
 import shutil
 import socket
@@ -34,6 +34,7 @@ from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 from torch.optim.lr_scheduler import LRScheduler, StepLR
 from torchvision.datasets import MNIST
+from torchvision.datasets.mnist import read_image_file, read_label_file
 from torchvision.datasets.utils import download_url
 from torchvision.transforms import v2
 from tqdm import tqdm
@@ -75,7 +76,7 @@ def environment(device: torch.device) -> dict[str, str | int]:
     capabilities = getattr(torch.cpu, "get_capabilities", dict)()
     features = hashlib.sha256(json.dumps(capabilities, sort_keys=True, default=str).encode()).hexdigest()[:8]
     return {
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "processor": str(capabilities.get("cpu_name") or platform.processor() or platform.machine()).strip(),
         "processor features": features,  # one name stands for several processors, above all on rented machines
@@ -100,6 +101,10 @@ MNIST_MD5 = {
 }
 
 
+# no connection or a refusal, a wrong checksum (torchvision's), an answer that breaks off or is no HTTP
+DOWNLOAD_ERRORS = (OSError, RuntimeError, http.client.HTTPException)
+
+
 @dataclass(frozen=True)
 class Digits:
     """Labelled images: `images` uint8 of shape (N, 28, 28), `labels` int64 of shape (N,), values 0 to 9.
@@ -120,6 +125,8 @@ class Digits:
             )
         if len(self.images) == 0:
             raise ValueError("the dataset is empty, expected at least one image")
+        if self.labels.dtype != torch.int64:
+            raise ValueError(f"labels are {self.labels.dtype}, expected torch.int64")
         if tuple(self.labels.shape) != shape[:1]:
             raise ValueError(
                 f"labels have shape {tuple(self.labels.shape)}, expected one for each of {shape[0]} images"
@@ -179,8 +186,14 @@ def _load_mnist(root: Path) -> tuple[Digits, Digits]:
             _provide_archive(raw / archive_name, archive_md5)
             with gzip.open(raw / archive_name) as archive, _whole_or_not_at_all(extracted) as unfinished:
                 unfinished.write_bytes(archive.read())
-    parts = MNIST(root, train=True), MNIST(root, train=False)
-    train, test = (Digits(part.data, part.targets, "MNIST") for part in parts)
+    train, test = (
+        Digits(
+            read_image_file(f"{raw}/{part}-images-idx3-ubyte"),
+            read_label_file(f"{raw}/{part}-labels-idx1-ubyte"),
+            "MNIST",
+        )
+        for part in ("train", "t10k")
+    )
     return train, test
 
 
@@ -203,7 +216,7 @@ def _provide_archive(archive: Path, md5: str) -> None:
     was_there = archive.is_file()
     try:
         _download(archive, md5)
-    except (OSError, RuntimeError) as error:  # URLError is an OSError; torchvision raises RuntimeError for a wrong MD5
+    except DOWNLOAD_ERRORS as error:
         if was_there:
             raise RuntimeError(
                 f"{archive} is truncated or altered, expected MD5 {md5}, and no mirror gave it again ({error}): "
@@ -226,7 +239,7 @@ def _download(archive: Path, md5: str) -> None:
                 with _whole_or_not_at_all(archive) as unfinished, contextlib.redirect_stderr(io.StringIO()):
                     download_url(mirror + archive.name, unfinished.parent, unfinished.name, md5)
                 return
-            except (OSError, RuntimeError):
+            except DOWNLOAD_ERRORS:
                 if i == len(MNIST.mirrors):
                     raise
     finally:
@@ -622,7 +635,7 @@ def fit(
         environment=environment(device),
     )
     seed_everything(seed)
-    run = _describe(model, train_loader, optimizer, scheduler, seed)
+    run = _describe(model, train_loader, test_loader, optimizer, scheduler, seed)
     if checkpoint and Path(checkpoint).exists():
         _resume(Path(checkpoint), run, model, optimizer, scheduler, history, epochs)
     batches = len(train_loader)
@@ -634,6 +647,8 @@ def fit(
             history.learning_rate.append(optimizer.param_groups[0]["lr"])
             train_loss, train_correct = train(model, train_loader, optimizer, epoch, progress.update)
             test_loss, test_correct = test(model, test_loader)
+            if not math.isfinite(test_loss):
+                raise FloatingPointError(f"the test loss is {test_loss} after epoch {epoch}: try a lower rate")
             scheduler.step()
             history.train_loss.append(train_loss)
             history.train_correct.append(train_correct)
@@ -649,7 +664,7 @@ def fit(
 
 
 def _describe(
-    model: nn.Module, loader: Loader, optimizer: Optimizer, scheduler: LRScheduler, seed: int
+    model: nn.Module, loader: Loader, test_loader: Loader, optimizer: Optimizer, scheduler: LRScheduler, seed: int
 ) -> dict[str, str]:
     """What makes a run this run and no other; a checkpoint of another is not resumed."""
     group = {name: value for name, value in optimizer.param_groups[0].items() if name not in ("params", "lr")}
@@ -661,6 +676,7 @@ def _describe(
         "scheduler": f"{type(scheduler).__name__} {sorted(schedule.items())}",
         "transform": str(loader.transform),
         "data": f"{len(loader.digits)} images of {loader.digits.dataset}, batch size {loader.batch_size}",
+        "test data": f"{len(test_loader.digits)} images of {test_loader.digits.dataset}",
         "seed": str(seed),
     }
 
@@ -688,17 +704,24 @@ def load_checkpoint(path: str | Path, model: nn.Module) -> dict:
     Nothing in the file is executed. Raises FileNotFoundError for a missing file, and ValueError for a file that is
     no checkpoint of `fit`, or one of another network; the model is then as it was.
     """
+    checkpoint = _read_checkpoint(path, model)
+    model.load_state_dict(checkpoint["model"])
+    return checkpoint
+
+
+def _read_checkpoint(path: str | Path, model: nn.Module) -> dict:
     if not Path(path).is_file():
         raise FileNotFoundError(f"there is no checkpoint {path}: name a file that fit(checkpoint=...) has written")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        weights = checkpoint["model"]
-        shapes = {name: tuple(tensor.shape) for name, tensor in weights.items()}
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, pickle.UnpicklingError):
-        raise ValueError(f"{path} is not a checkpoint that fit(checkpoint=...) has written") from None
+        shapes = {name: tuple(tensor.shape) for name, tensor in checkpoint["model"].items()}
+        whole = {"run", "optimizer", "scheduler", "history", "generator"} <= checkpoint.keys()
+    except Exception:  # noqa: BLE001 (random bytes make torch.load raise nearly anything)
+        whole = False
+    if not whole:
+        raise ValueError(f"{path} is not a checkpoint that fit(checkpoint=...) has written")
     if shapes != {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}:
         raise ValueError(f"{path} holds the weights of another network, expected those of this {type(model).__name__}")
-    model.load_state_dict(weights)
     return checkpoint
 
 
@@ -712,7 +735,7 @@ def _resume(
     epochs: int,
 ) -> None:
     """Bring everything to where the checkpoint left it."""
-    checkpoint = load_checkpoint(path, model)
+    checkpoint = _read_checkpoint(path, model)
     for what, here in run.items():
         there = checkpoint["run"].get(what)
         if there != here:
@@ -720,6 +743,7 @@ def _resume(
     past = History(**checkpoint["history"])
     if len(past) > epochs:
         raise ValueError(f"{path} has {len(past)} epochs behind it, more than the {epochs} asked for")
+    model.load_state_dict(checkpoint["model"])
     optimizer.load_state_dict(checkpoint["optimizer"])
     scheduler.load_state_dict(checkpoint["scheduler"])
     for column in ("learning_rate", "train_loss", "train_correct", "test_loss", "test_correct", "seconds"):
@@ -858,7 +882,7 @@ def _show_images(images: Tensor, titles: list[str], title: str) -> Figure:
     for axes in grid.flat:
         axes.axis("off")
     for axes, image, text in zip(grid.flat, images.cpu(), titles):
-        axes.imshow(image, cmap="gray_r")
+        axes.imshow(image.numpy(), cmap="gray_r")
         axes.set_title(text, fontsize=9)
     plt.close(figure)  # the notebook shows what the cell returns; left open, it would show it twice
     return figure
@@ -885,6 +909,16 @@ def load_records(study: str, recipe: str, folder: str | Path = RECORDS) -> dict[
     return {history.seed: history for history in sorted(histories, key=lambda history: history.seed)}
 
 
+_YES_NO = {True: "yes", False: "no", None: "not judged"}
+
+
+def _read_record(path: Path) -> History:
+    try:
+        return History(**json.loads(path.read_text())["history"])
+    except (TypeError, ValueError, KeyError) as error:
+        raise ValueError(f"{path} is not a record of a study: {error}") from None
+
+
 def seeds_table(records: Mapping[int, History]) -> str:
     """One row a seed: the last five epochs, their mean and worst, the gap between train and test, the verdict."""
     lines = ["seed   last five epochs, test %        mean   worst   train - test   consistent"]
@@ -892,7 +926,7 @@ def seeds_table(records: Mapping[int, History]) -> str:
         last = " ".join(f"{percent:.2f}" for percent in run.last_five)
         lines.append(
             f"{seed:>4}   {last:<29} {run.mean_last_five:>6.2f} {min(run.last_five):>7.2f} {run.gap:>14.2f}   "
-            f"{'yes' if verdict(run).consistent else 'no'}"
+            f"{_YES_NO[verdict(run).consistent]}"
         )
     runs = records.values()
     means, gaps = [run.mean_last_five for run in runs], [run.gap for run in runs]
@@ -942,3 +976,29 @@ def ladder_table(rows: Mapping[str, Mapping[int, History]]) -> str:
         )
         above = records
     return "\n".join(lines)
+
+
+def recorded_seeds(study: str, recipe: str) -> str:
+    """The table of one recipe's recorded runs; where there are no records, a sentence that says how to get them."""
+    try:
+        return seeds_table(load_records(study, recipe))
+    except FileNotFoundError as missing:
+        return str(missing)
+
+
+def recorded_ladder(rows: Mapping[str, tuple[nn.Module, str]]) -> str:
+    """The table of recorded runs for networks that are one change apart: {"+ GAP": (Model_1(gap=True), "ladder/gap")}.
+
+    Where there are no records, a sentence that says how to get them. Raises ValueError for a record of a network with
+    another number of parameters.
+    """
+    records = {}
+    for name, (model, place) in rows.items():
+        try:
+            records[name] = load_records(*place.split("/"))
+        except FileNotFoundError as missing:
+            return str(missing)
+        here, there = sum(p.numel() for p in model.parameters()), next(iter(records[name].values())).parameters
+        if here != there:
+            raise ValueError(f"{place} has records of {there:,} parameters, {name!r} is a network of {here:,}")
+    return ladder_table(records)

@@ -20,6 +20,8 @@ def main() -> None:
     study.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     study.add_argument("--jobs", type=int, default=1, help="runs at a time, which share the cores (1)")
 
+    commands.add_parser("figure", help="draw the README's picture from the records")
+
     bench = commands.add_parser("bench", help="seconds an epoch, beside the usual pipeline")
     bench.add_argument("--json", action="store_true", help="print one JSON object")
 
@@ -40,6 +42,10 @@ def _run(arguments: argparse.Namespace) -> None:
         from lab.study import study
 
         study(arguments.name, arguments.seeds, arguments.jobs)
+    elif arguments.command == "figure":
+        from lab.figures import draw_steps
+
+        draw_steps()
     else:
         from lab.bench import bench
 

@@ -1,6 +1,6 @@
 """Recipes are data: all that decides a run but its seed. The three steps of the notebooks are three of them."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 
 @dataclass(frozen=True)
@@ -12,14 +12,45 @@ class Recipe:
     augmentation: dict[str, float] = field(default_factory=dict)
     epochs: int = 15
     batch_size: int = 128
-    learning_rate: float = 0.2
+    learning_rate: float = 0.05
     momentum: float = 0.9
-    weight_decay: float = 5e-4
+    weight_decay: float = 0.0
     step_size: int = 5
-    gamma: float = 0.1
+    gamma: float = 1.0
     held_out: bool = False  # train on the first 50,000 training images and measure on the last 10,000
 
 
-STEP_3 = Recipe("Model_2", {"dropout": 0.0}, {"rotation": 10, "shift": 0.1, "scale": 0.1, "shear": 5}, held_out=True)
+STEP_1 = Recipe("Model_1")
+STEP_2 = Recipe("Model_2")
+STEP_3 = Recipe(
+    "Model_2",
+    {"dropout": 0.0},
+    augmentation={"rotation": 10, "shift": 0.1, "scale": 0.1, "shear": 5},
+    learning_rate=0.2,
+    weight_decay=5e-4,
+    gamma=0.1,
+)
 
-STUDIES: dict[str, dict[str, Recipe]] = {}
+
+def _held_out(recipe: Recipe, **changes: object) -> Recipe:
+    return replace(recipe, held_out=True, **changes)
+
+
+STUDIES: dict[str, dict[str, Recipe]] = {
+    # what the notebooks do
+    "steps": {"step1": STEP_1, "step2": STEP_2, "step3": STEP_3},
+    # from Model_1 to Model_2, each recipe one change on the one before
+    "ladder": {
+        "pool_at_5": replace(STEP_1, switches={"pool_at": 5}),
+        "gap": replace(STEP_1, switches={"pool_at": 5, "gap": True}),
+        "fully_connected": replace(STEP_1, switches={"pool_at": 5, "gap": True, "fully_connected": True}),
+        "capacity": replace(STEP_2, switches={"channels": [8, 14, 10, 10, 10], "dropout": 0.0}),
+        "width": replace(STEP_2, switches={"dropout": 0.0}),
+    },
+    # what the steps were chosen from, without the test images
+    "choice": {
+        "step1": _held_out(STEP_1),
+        "step2": _held_out(STEP_2),
+        "step3": _held_out(STEP_3),
+    },
+}

@@ -1,0 +1,114 @@
+"""What several tests stand on: the real archives, a real web server, and figures that open no window."""
+
+import gzip
+import http.server
+import os
+import shutil
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import matplotlib
+import pytest
+import torch
+from torchvision.datasets import MNIST
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(REPOSITORY))  # so that `import utils` works from any directory
+matplotlib.use("Agg")
+torch.set_num_threads(1)  # the tests' networks are so small that a second thread would only wait for the first
+
+# Read before any test changes the environment
+SHELF = Path(os.environ.get("MNIST_ARCHIVES") or REPOSITORY.parent / "shared" / "mnist").resolve()
+
+
+@pytest.fixture(scope="session")
+def archives() -> Path:
+    """The folder of the four MNIST archives; to be read only."""
+    missing = [name for name, _ in MNIST.resources if not (SHELF / name).is_file()]
+    if missing:
+        raise FileNotFoundError(f"{', '.join(missing)} not in {SHELF}: name the archives' folder in MNIST_ARCHIVES")
+    return SHELF
+
+
+@pytest.fixture(scope="session")
+def extracted(archives: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the four extracted files; to be read only."""
+    folder = tmp_path_factory.mktemp("extracted")
+    for name, _ in MNIST.resources:
+        with gzip.open(archives / name) as archive, (folder / name.removesuffix(".gz")).open("wb") as file:
+            shutil.copyfileobj(archive, file)
+    return folder
+
+
+class Mirror(http.server.ThreadingHTTPServer):
+    """A web server on this machine. The first part of an address says how it behaves: `url("403")`, `url("good")`."""
+
+    daemon_threads = True
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(("127.0.0.1", 0), _Answer)
+        self.folder = folder
+        self.asked: list[str] = []
+        self.closing = threading.Event()
+
+    def url(self, behaviour: str) -> str:
+        return f"http://127.0.0.1:{self.server_port}/{behaviour}/"
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that hangs up early is no news: torchvision asks once for the redirects alone."""
+
+
+class _Answer(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: Mirror
+
+    def do_GET(self) -> None:
+        self.close_connection = True
+        self.server.asked.append(self.path)
+        behaviour, name = self.path.strip("/").split("/")
+        if behaviour.isdigit():
+            self.send_error(int(behaviour))
+            return
+        if behaviour == "hangs-up":
+            return
+        if behaviour == "no-http":
+            self.wfile.write(b"Please log in to the hotel's network.\r\n\r\n")
+            return
+        content = (self.server.folder / name).read_bytes()
+        half = content[: len(content) // 2]
+        self.send_response(200)
+        if behaviour == "cut-chunks":
+            self.send_header("Transfer-Encoding", "chunked")
+            self.end_headers()
+            self.wfile.write(b"%x\r\n%b\r\n" % (len(half), half))
+            return
+        if behaviour != "cut-unannounced":
+            self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        if behaviour == "good":
+            self.wfile.write(content)
+        elif behaviour == "altered":
+            self.wfile.write(half + bytes([content[len(half)] ^ 1]) + content[len(half) + 1 :])
+        else:
+            assert behaviour in ("cut", "cut-unannounced", "stalls")
+            self.wfile.write(half)
+            self.wfile.flush()
+            if behaviour == "stalls":
+                self.server.closing.wait()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def mirror(archives: Path) -> Iterator[Mirror]:
+    server = Mirror(archives)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    yield server
+    server.closing.set()
+    server.shutdown()
+    server.server_close()
+    thread.join()

@@ -1,0 +1,332 @@
+"""The networks and their layer table, against numbers worked out by hand and against gradients."""
+
+from itertools import product
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import models
+from models import Model_1, Model_2, count_parameters, layer_table
+
+BOTH = pytest.mark.parametrize("network", [Model_1, Model_2])
+
+
+def batch_of(count: int) -> Tensor:
+    return torch.rand(count, 1, 28, 28)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Parameters and switches
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@BOTH
+def test_both_networks_stay_below_8000_parameters(network):
+    assert count_parameters(network()) < 8_000
+
+
+def test_model_1_has_the_parameters_counted_by_hand():
+    convolutions = 9 * (1 * 8 + 8 * 14 + 14 * 10 + 10 * 10 + 10 * 10)
+    scales_and_shifts = 2 * (8 + 14 + 10 + 10 + 10)
+    readout = 5 * 5 * 10 * 10 + 10
+    assert count_parameters(Model_1()) == convolutions + scales_and_shifts + readout == 6_754
+
+
+def test_model_2_has_the_parameters_counted_by_hand():
+    convolutions = 9 * (1 * 8 + 8 * 16 + 16 * 12 + 12 * 12 + 12 * 12 + 12 * 16)
+    scales_and_shifts = 2 * (8 + 16 + 12 + 12 + 12 + 16)
+    readout = 16 * 10 + 10
+    assert count_parameters(Model_2()) == convolutions + scales_and_shifts + readout == 7_594
+
+
+def test_frozen_weights_are_not_counted():
+    layer = nn.Linear(3, 2)
+    layer.weight.requires_grad_(False)
+    assert count_parameters(layer) == 2
+
+
+@BOTH
+def test_every_combination_of_switches_gives_ten_logits(network):
+    combinations = product((3, 5, 7), (True, False), (0.0, 0.1), (0, 6), (True, False), (True, False))
+    names = ("pool_at", "batch_norm", "dropout", "capacity", "gap", "fully_connected")
+    for values in combinations:  # 5 or 6 convolutions on 28 pixels: no map vanishes here
+        model = network(**dict(zip(names, values)))
+        assert model(batch_of(2)).shape == (2, 10), values
+
+
+def test_convolutions_are_refused_only_when_they_leave_no_map():
+    # the first leaves 26, pooled 13; six more leave 1
+    assert Model_1((2,) * 7)(batch_of(2)).shape == (2, 10)
+    with pytest.raises(ValueError, match="8 convolutions with pooling at 3 leave no map to read out: use fewer"):
+        Model_1((2,) * 8)
+
+
+def test_a_convolution_before_the_global_average_needs_a_map_of_three():
+    assert Model_1((2,) * 7, gap=True, fully_connected=True)(batch_of(2)).shape == (2, 10)
+    assert Model_1((2,) * 6, gap=True, fully_connected=False)(batch_of(2)).shape == (2, 10)
+    with pytest.raises(ValueError, match="leave no map"):
+        Model_1((2,) * 7, gap=True, fully_connected=False)
+
+
+def test_switches_turn_model_1_into_model_2():
+    switched = Model_1(
+        (8, 16, 12, 12, 12), pool_at=5, dropout=0.02, capacity=16, gap=True, fully_connected=True, batch_norm=True
+    )
+    assert str(switched).removeprefix("Model_1") == str(Model_2()).removeprefix("Model_2")
+    assert layer_table(switched) == layer_table(Model_2())
+
+
+@BOTH
+@pytest.mark.parametrize(
+    "switch, kind, expected",
+    [
+        ({"batch_norm": False}, nn.BatchNorm2d, 0),
+        ({"batch_norm": True}, nn.BatchNorm2d, 5),
+        ({"dropout": 0.0}, nn.Dropout, 0),
+        ({"dropout": 0.1, "pool_at": 3}, nn.Dropout, 5),
+        ({"dropout": 0.1, "pool_at": 7}, nn.Dropout, 3),
+        ({"gap": False}, nn.AdaptiveAvgPool2d, 0),
+        ({"gap": True}, nn.AdaptiveAvgPool2d, 1),
+        ({"fully_connected": False}, nn.Linear, 0),
+        ({"fully_connected": True}, nn.Linear, 1),
+        ({"pool_at": 11}, nn.MaxPool2d, 1),
+    ],
+)
+def test_a_switch_changes_what_it_says(network, switch, kind, expected):
+    model = network(**{"capacity": 0, **switch})
+    assert sum(isinstance(module, kind) for module in model.modules()) == expected
+
+
+@pytest.mark.parametrize("batch_norm", [True, False])
+def test_convolutions_have_a_bias_only_without_batch_norm(batch_norm):
+    convolutions = [m for m in Model_2(batch_norm=batch_norm).modules() if isinstance(m, nn.Conv2d)]
+    assert all((convolution.bias is None) == batch_norm for convolution in convolutions)
+
+
+@pytest.mark.parametrize("pool_at", [3, 5, 7, 9, 11])
+def test_the_maps_are_pooled_at_the_receptive_field_asked_for(pool_at):
+    rows = layer_table(Model_2(pool_at=pool_at))
+    pooled = [i for i, row in enumerate(rows) if row.name == "MaxPool2d"]
+    assert [rows[i - 1].receptive_field for i in pooled] == [pool_at]
+
+
+@BOTH
+@pytest.mark.parametrize(
+    "switches, given, expected",
+    [
+        ({"pool_at": 4}, "pool_at is 4", r"\[3, 5, 7, 9, 11\]"),
+        ({"pool_at": 13}, "pool_at is 13", r"\[3, 5, 7, 9, 11\]"),
+        ({"dropout": 1.0}, "dropout is 1.0", "from 0 to below 1"),
+        ({"dropout": -0.1}, "dropout is -0.1", "from 0 to below 1"),
+        ({"dropout": float("nan")}, "dropout is nan", "from 0 to below 1"),
+        ({"capacity": -1}, "capacity -1", "positive widths, or capacity 0"),
+        ({"channels": (8, 0, 10), "pool_at": 3}, r"channels \[8, 0, 10\]", "positive widths"),
+        ({"channels": ()}, "pool_at is", r"\[\]"),
+    ],
+)
+def test_a_switch_out_of_range_is_refused_with_what_was_given_and_expected(network, switches, given, expected):
+    with pytest.raises(ValueError, match=f"{given}.*expected.*{expected}"):
+        network(**switches)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Layer table, against numbers worked out by hand
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def as_tuples(rows: models.LayerTable) -> list[tuple]:
+    return [(r.name, r.output_shape, r.kernel, r.stride, r.jump, r.receptive_field, r.parameters) for r in rows]
+
+
+def test_the_table_of_model_2_is_the_one_worked_out_by_hand():
+    assert as_tuples(layer_table(Model_2())) == [
+        ("Conv2d", (8, 26, 26), 3, 1, 1, 3, 72),
+        ("BatchNorm2d", (8, 26, 26), None, None, 1, 3, 16),
+        ("ReLU", (8, 26, 26), None, None, 1, 3, 0),
+        ("Conv2d", (16, 24, 24), 3, 1, 1, 5, 1_152),
+        ("MaxPool2d", (16, 12, 12), 2, 2, 2, 6, 0),
+        ("BatchNorm2d", (16, 12, 12), None, None, 2, 6, 32),
+        ("ReLU", (16, 12, 12), None, None, 2, 6, 0),
+        ("Dropout", (16, 12, 12), None, None, 2, 6, 0),
+        ("Conv2d", (12, 10, 10), 3, 1, 2, 10, 1_728),
+        ("BatchNorm2d", (12, 10, 10), None, None, 2, 10, 24),
+        ("ReLU", (12, 10, 10), None, None, 2, 10, 0),
+        ("Dropout", (12, 10, 10), None, None, 2, 10, 0),
+        ("Conv2d", (12, 8, 8), 3, 1, 2, 14, 1_296),
+        ("BatchNorm2d", (12, 8, 8), None, None, 2, 14, 24),
+        ("ReLU", (12, 8, 8), None, None, 2, 14, 0),
+        ("Dropout", (12, 8, 8), None, None, 2, 14, 0),
+        ("Conv2d", (12, 6, 6), 3, 1, 2, 18, 1_296),
+        ("BatchNorm2d", (12, 6, 6), None, None, 2, 18, 24),
+        ("ReLU", (12, 6, 6), None, None, 2, 18, 0),
+        ("Dropout", (12, 6, 6), None, None, 2, 18, 0),
+        ("Conv2d", (16, 4, 4), 3, 1, 2, 22, 1_728),
+        ("BatchNorm2d", (16, 4, 4), None, None, 2, 22, 32),
+        ("ReLU", (16, 4, 4), None, None, 2, 22, 0),
+        ("Dropout", (16, 4, 4), None, None, 2, 22, 0),
+        ("AdaptiveAvgPool2d", (16, 1, 1), 4, 1, 2, 28, 0),
+        ("Flatten", (16,), None, None, 2, 28, 0),
+        ("Linear", (10,), None, None, 2, 28, 170),
+    ]
+
+
+def le_net() -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(1, 6, 5, padding=2),
+        nn.Tanh(),
+        nn.AvgPool2d(2),
+        nn.Conv2d(6, 16, 5),
+        nn.AvgPool2d(2),
+        nn.Flatten(),
+        nn.Linear(400, 120),
+        nn.Linear(120, 10),
+    )
+
+
+def test_the_table_of_le_net_is_the_one_worked_out_by_hand():
+    assert as_tuples(layer_table(le_net())) == [
+        ("Conv2d", (6, 28, 28), 5, 1, 1, 5, 156),
+        ("Tanh", (6, 28, 28), None, None, 1, 5, 0),
+        ("AvgPool2d", (6, 14, 14), 2, 2, 2, 6, 0),
+        ("Conv2d", (16, 10, 10), 5, 1, 2, 14, 2_416),
+        ("AvgPool2d", (16, 5, 5), 2, 2, 4, 16, 0),
+        ("Flatten", (400,), None, None, 4, 16, 0),
+        ("Linear", (120,), 5, 1, 4, 32, 48_120),  # reads the whole 5x5 map; 32 counts the padding's pixels too
+        ("Linear", (10,), None, None, 4, 32, 1_210),
+    ]
+
+
+def strided_and_dilated() -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 3, stride=2, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(4, 4, 3, dilation=2),
+        nn.MaxPool2d(3, stride=1),
+        nn.Conv2d(4, 2, 2, stride=2),
+    )
+
+
+def test_the_table_knows_strides_dilation_and_overlapping_pools():
+    assert as_tuples(layer_table(strided_and_dilated())) == [
+        ("Conv2d", (4, 14, 14), 3, 2, 2, 3, 40),
+        ("ReLU", (4, 14, 14), None, None, 2, 3, 0),
+        ("Conv2d", (4, 10, 10), 3, 1, 2, 11, 148),
+        ("MaxPool2d", (4, 8, 8), 3, 1, 2, 15, 0),
+        ("Conv2d", (2, 4, 4), 2, 2, 4, 17, 34),
+    ]
+
+
+def test_the_printed_table_ends_with_the_total():
+    lines = str(layer_table(Model_2())).splitlines()
+    assert len(lines) == 2 + 27 + 1
+    assert lines[2].split() == ["Conv2d", "8", "x", "26", "x", "26", "3", "1", "1", "3", "72"]
+    assert lines[-1].split() == ["total", "7,594"]
+    assert len({len(line) for line in lines}) == 1
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Receptive fields, against gradients
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def seen_by_the_centre(model: nn.Module, images: Tensor) -> list[tuple[int, int] | None]:
+    """For each layer, height and width of the box of pixels on which the unit in the middle of its output depends.
+
+    A maximum passes the gradient to one pixel only, and a ReLU may pass none: so all images together draw the box.
+    None for a flattened layer but a linear one, whose units are positions of the map before it.
+    """
+    outputs: list[tuple[nn.Module, Tensor]] = []
+    leaves = [module for module in model.modules() if not list(module.children())]
+    hooks = [leaf.register_forward_hook(lambda layer, _, output: outputs.append((layer, output))) for leaf in leaves]
+    images.requires_grad_(True)
+    model.eval()(images)
+    for hook in hooks:
+        hook.remove()
+    boxes = []
+    for layer, output in outputs:
+        if output.dim() == 2 and not isinstance(layer, nn.Linear):
+            boxes.append(None)
+            continue
+        unit = output if output.dim() == 2 else output[:, :, output.shape[2] // 2, output.shape[3] // 2]
+        (gradient,) = torch.autograd.grad(unit.sum(), images, retain_graph=True)
+        _, _, rows, columns = gradient.nonzero(as_tuple=True)
+        boxes.append((int(rows.max() - rows.min()) + 1, int(columns.max() - columns.min()) + 1))
+    return boxes
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        Model_1,
+        Model_2,
+        lambda: Model_1(pool_at=5, gap=True),
+        lambda: Model_2(pool_at=7, gap=False, fully_connected=False, batch_norm=False),
+        lambda: Model_2((4, 6, 4), pool_at=3, capacity=0),
+        le_net,
+        strided_and_dilated,
+        lambda: nn.Sequential(nn.Conv2d(1, 4, 4, padding=3, dilation=3), nn.AvgPool2d(3, 2), nn.Conv2d(4, 3, 3)),
+    ],
+    ids=["Model_1", "Model_2", "average", "large kernel", "early pool", "LeNet", "strided", "wide"],
+)
+def test_receptive_fields_are_the_pixels_that_gradients_reach(make):
+    torch.manual_seed(0)
+    model = make()
+    fields = [min(row.receptive_field, 28) for row in layer_table(model)]  # the image ends at 28
+    boxes = seen_by_the_centre(model, batch_of(64))
+    assert len(boxes) == len(fields)
+    assert [box or (field, field) for box, field in zip(boxes, fields)] == [(field, field) for field in fields]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Layer table: manners
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def modes(model: nn.Module) -> list[bool]:
+    return [module.training for module in model.modules()]
+
+
+@pytest.mark.parametrize("input_shape", [(1, 28, 28), (3, 28, 28)], ids=["taken", "refused"])
+@pytest.mark.parametrize("training", [True, False])
+def test_the_table_leaves_mode_hooks_and_statistics_as_they_were(training, input_shape):
+    model = Model_2().train(training)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    if input_shape == (1, 28, 28):
+        layer_table(model, input_shape)
+    else:
+        with pytest.raises(ValueError):
+            layer_table(model, input_shape)
+    assert modes(model) == [training] * len(modes(model))
+    assert not any(module._forward_hooks for module in model.modules())
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+
+
+def test_the_table_leaves_a_frozen_part_of_a_training_network_frozen():
+    model = Model_2().train()
+    model.features.eval()
+    before = modes(model)
+    layer_table(model)
+    assert modes(model) == before
+
+
+@pytest.mark.parametrize("input_shape", [(3, 28, 28), (1, 4, 4), (784,), (28, 28)], ids=str)
+@BOTH
+def test_a_shape_that_the_network_does_not_take_is_named_in_the_error(network, input_shape):
+    with pytest.raises(ValueError) as error:
+        layer_table(network(), input_shape)
+    assert str(input_shape) in str(error.value)
+
+
+def test_a_network_without_parameters_has_a_table_too():
+    model = nn.Sequential(nn.MaxPool2d(2), nn.AvgPool2d(3, 2))
+    assert as_tuples(layer_table(model)) == [
+        ("MaxPool2d", (1, 14, 14), 2, 2, 2, 2, 0),
+        ("AvgPool2d", (1, 6, 6), 3, 2, 4, 6, 0),
+    ]
+
+
+def test_averaging_onto_a_map_is_not_taken_for_averaging_onto_one_number():
+    # 24 -> 4 positions: each looks at 6, and the next one starts 6 further
+    rows = layer_table(nn.Sequential(nn.Conv2d(1, 2, 5), nn.AdaptiveAvgPool2d(4), nn.Conv2d(2, 2, 3)))
+    assert [(row.jump, row.receptive_field) for row in rows] == [(1, 5), (6, 10), (6, 22)]

@@ -1,0 +1,229 @@
+"""The notebooks, the README and the records say the same; and a notebook is what a reader expects it to be."""
+
+import ast
+import os
+import re
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+import nbformat
+import pytest
+
+import models
+import utils
+from lab.recipes import STUDIES
+
+ROOT = Path(__file__).parent.parent
+STEPS = (1, 2, 3)
+NOTEBOOKS = {step: nbformat.read(ROOT / f"Session7_Step{step}.ipynb", as_version=4) for step in STEPS}
+
+
+def code_cells(step):
+    return [cell for cell in NOTEBOOKS[step].cells if cell.cell_type == "code"]
+
+
+def text_of(cell):
+    """All that a cell shows as text."""
+    shown = [output.get("text") or output.get("data", {}).get("text/plain", "") for output in cell.outputs]
+    return "\n".join(shown)
+
+
+def outputs(step):
+    return "\n".join(text_of(cell) for cell in code_cells(step))
+
+
+def record(step):
+    return utils.load_records("steps", f"step{step}", ROOT / utils.RECORDS)[0]
+
+
+def constants(step):
+    """What the notebook's assignments of literals assign, by name."""
+    found = {}
+    for cell in code_cells(step):
+        for node in ast.parse(cell.source).body:
+            if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id.isupper():
+                found[node.targets[0].id.lower()] = ast.literal_eval(node.value)
+    return found
+
+
+# The form
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_cells_were_executed_from_top_to_bottom(step):
+    assert [cell.execution_count for cell in code_cells(step)] == list(range(1, len(code_cells(step)) + 1))
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_outputs_hold_no_errors_no_warnings_and_no_progress(step):
+    for cell in code_cells(step):
+        for output in cell.outputs:
+            assert output.output_type != "error"
+            assert output.get("name") != "stderr"
+            assert not any("widget" in kind for kind in output.get("data", {}))
+        assert "batch/s" not in text_of(cell)
+        assert "\r" not in text_of(cell)
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_cell_is_short_and_has_a_sentence_before_it(step):
+    for before, cell in pairwise(NOTEBOOKS[step].cells):
+        if cell.cell_type == "code":
+            assert len(cell.source.splitlines()) <= 15
+            assert before.cell_type == "markdown"
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_notebook_opens_with_target_result_analysis_and_closes_with_exercises(step):
+    cells = NOTEBOOKS[step].cells
+    places = [cells[0].source.index(f"**{title}**") for title in ("Target", "Result", "Analysis")]
+    assert places == sorted(places)
+    assert cells[-1].source.startswith("## Exercises")
+    assert len(re.findall(r"^\d\. ", cells[-1].source, re.MULTILINE)) >= 2
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_notebook_defines_no_network_and_no_loop_of_training(step):
+    for cell in code_cells(step):
+        for node in ast.walk(ast.parse(cell.source)):
+            assert not isinstance(node, (ast.ClassDef, ast.FunctionDef, ast.While))
+        assert "backward" not in cell.source
+
+
+def test_two_notebooks_differ_only_where_the_lesson_is():
+    """All code but the lines that name the step, its network, its constants; and cells of its own at the end."""
+    lesson = re.compile(r"Model_|step\d|Step\d|^(LEARNING_RATE|WEIGHT_DECAY|STEP_SIZE|GAMMA|AUGMENTATION|EPOCHS) = ")
+    for first, second in pairwise(STEPS):
+        for one, other in zip(code_cells(first), code_cells(second)):
+            lines = [cell.source.splitlines() for cell in (one, other)]
+            if not any("ladder" in line for line in lines[0] + lines[1]):
+                assert len(lines[0]) == len(lines[1])
+                for line, its_counterpart in zip(*lines):
+                    assert line == its_counterpart or (lesson.search(line) and lesson.search(its_counterpart))
+
+
+# The figures
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_the_recipe_of_the_lab_is_the_notebook(step):
+    recipe = STUDIES["steps"][f"step{step}"]
+    here = constants(step)
+    for name in (
+        "epochs",
+        "batch_size",
+        "learning_rate",
+        "momentum",
+        "weight_decay",
+        "step_size",
+        "gamma",
+        "augmentation",
+    ):
+        assert here[name] == getattr(recipe, name), name
+    (call,) = {line for cell in code_cells(step) for line in cell.source.splitlines() if line.startswith("model = ")}
+    network = eval(call.removeprefix("model = ").removesuffix(".to(device)"), vars(models).copy())
+    assert str(network) == str(getattr(models, recipe.network)(**recipe.switches))
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_the_notebook_shows_the_recorded_run_of_its_seed(step):
+    """All columns but the seconds: the notebook and the study are one run, to the last digit shown."""
+    shown = [
+        line.split()[:6] for line in outputs(step).splitlines() if re.match(r" +\d+ +[\d.e-]+( +[\d.]+){5}$", line)
+    ]
+    assert shown == [line.split()[:6] for line in str(record(step)).splitlines()[1:]]
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_every_number_of_the_header_is_in_an_output(step):
+    """Decimals and counts with a thousands comma; a number that the notebook itself sets (as 99.4) is in its code."""
+    header = NOTEBOOKS[step].cells[0].source
+    shown = outputs(step) + "".join(cell.source for cell in code_cells(step)) + "8,000 10,000 99.4 99.40 99.50"
+    known = set(re.findall(r"\d[\d,]*\.?\d*", shown))
+    claimed = re.findall(r"\d[\d,]*\.\d+|\d+,\d{3}", header)
+    assert len(claimed) >= 5
+    assert [number for number in claimed if number not in known] == []
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_network_of_the_lesson_has_fewer_than_8000_parameters(step):
+    assert f"{record(step).parameters:,} parameters, fewer than 8,000: True" in outputs(step)
+
+
+def test_step_1_overfits_step_2_closes_the_gap():
+    gaps = {step: [run.gap for run in utils.load_records("steps", f"step{step}").values()] for step in STEPS}
+    assert min(gaps[1]) > max(gaps[2]) > max(gaps[3])
+
+
+def test_step_3_meets_the_target_for_each_of_five_seeds():
+    runs = utils.load_records("steps", "step3")
+    assert list(runs) == [0, 1, 2, 3, 4]
+    for run in runs.values():
+        assert utils.verdict(run).consistent
+        assert round(run.mean_last_five, 2) >= 99.50
+        assert len(run) <= 15
+
+
+def test_the_readme_has_the_row_of_each_step():
+    readme = (ROOT / "README.md").read_text()
+    for step in STEPS:
+        run, seeds = record(step), utils.load_records("steps", f"step{step}").values()
+        last = " ".join(f"{percent:.2f}" for percent in run.last_five)
+        mean = sum(run.mean_last_five for run in seeds) / len(seeds)
+        met = sum(utils.verdict(run).consistent for run in seeds)
+        row = (
+            f"| [{step}](Session7_Step{step}.ipynb) | {run.parameters:,} | {run.best:.2f} | {last} | {run.gap:+.2f} "
+            f"| {mean:.2f} | {met} of {len(seeds)} |"
+        )
+        assert row in readme, row
+
+
+# Away from home
+
+
+def run_first_cell(tmp_path, repository, colab):
+    """Execute the notebook's first code cell in an empty folder, in a process that has a module google.colab."""
+    source = code_cells(1)[0].source.replace('REPOSITORY = ""', f"REPOSITORY = {repository!r}")
+    (tmp_path / "cell.py").write_text(f"{colab}\n{source}\nimport models, utils\nprint(models.__file__)")
+    answer = subprocess.run(
+        [sys.executable, "cell.py"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+        env=os.environ | {"PYTHONPATH": "."},
+    )
+    return answer.stdout
+
+
+def test_in_colab_the_first_cell_clones_the_repository(tmp_path):
+    origin = tmp_path / "origin"
+    origin.mkdir()
+    for name in ("models.py", "utils.py"):
+        (origin / name).write_bytes((ROOT / name).read_bytes())
+    identity = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
+    for command in (["init", "-q"], ["add", "."], [*identity, "commit", "-qm", "lesson"]):
+        subprocess.run(["git", *command], cwd=origin, check=True)
+    session = tmp_path / "session"
+    session.mkdir()
+    colab = 'import sys, types\nsys.modules["google.colab"] = types.ModuleType("google.colab")'
+    for _ in range(2):  # a reader runs the cell again
+        assert str(session / "lesson" / "models.py") in run_first_cell(session, str(origin), colab)
+
+
+def test_in_colab_without_an_address_the_first_cell_asks_for_an_upload(tmp_path):
+    colab = f"""
+import sys, types, shutil
+colab = types.ModuleType("google.colab")
+colab.files = types.SimpleNamespace(upload=lambda: [shutil.copy("{ROOT}/" + name, name) for name in ("models.py", "utils.py")])
+sys.modules["google"] = types.ModuleType("google")
+sys.modules["google.colab"] = colab
+"""
+    assert str(tmp_path / "models.py") in run_first_cell(tmp_path, "", colab)
+
+
+def test_records_and_figures_name_no_place_of_the_machine_that_made_them():
+    for path in [*ROOT.glob("*.ipynb"), *ROOT.glob("lab/results/*/*.json"), ROOT / "README.md"]:
+        assert not re.search(r"/(home|root|work|tmp|Users)/", path.read_text()), path

@@ -1,0 +1,58 @@
+"""After the notebooks were executed in full: does the fresh run say what the notebooks say?
+
+`make verify` calls this once the notebooks have left their records in `runs/`. On the machine that made the committed
+run, the numbers are the same. On another they may differ as those of two seeds do: then the verdict is the same, and
+every accuracy within two standard errors of the difference between two measurements on so many images.
+"""
+
+import math
+from pathlib import Path
+
+import pytest
+
+import utils
+
+ROOT = Path(__file__).parent.parent
+STEPS = (1, 2, 3)
+
+
+def fresh_and_committed(step):
+    fresh = utils.History.load(ROOT / "runs" / f"Session7_Step{step}.json")
+    return fresh, utils.load_records("steps", f"step{step}", ROOT / utils.RECORDS)[0]
+
+
+def within_two_standard_errors(one, other, images):
+    variance = sum(percent * (100 - percent) / images for percent in (one, other))
+    return abs(one - other) <= 2 * math.sqrt(variance)
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_the_fresh_run_is_a_full_run(step):
+    fresh, committed = fresh_and_committed(step)
+    for name in ("dataset", "train_images", "test_images", "parameters", "seed", "learning_rate"):
+        assert getattr(fresh, name) == getattr(committed, name), name
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_the_same_machine_gives_the_same_numbers(step):
+    fresh, committed = fresh_and_committed(step)
+    same_machine = fresh.environment == committed.environment
+    print("same machine" if same_machine else f"another machine: {fresh.environment} and {committed.environment}")
+    for name in ("train_loss", "train_correct", "test_loss", "test_correct", "final_train_correct"):
+        assert getattr(fresh, name) == getattr(committed, name) or not same_machine, name
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_the_verdict_is_the_same(step):
+    fresh, committed = fresh_and_committed(step)
+    assert utils.verdict(fresh).consistent == utils.verdict(committed).consistent
+
+
+@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("claim", ["best", "mean_last_five", "final_test_accuracy"])
+def test_every_test_accuracy_is_within_two_standard_errors(step, claim):
+    fresh, committed = (
+        (run.test_accuracy[-1] if claim.startswith("final") else getattr(run, claim))
+        for run in fresh_and_committed(step)
+    )
+    assert within_two_standard_errors(fresh, committed, images=10_000)
