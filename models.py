@@ -140,12 +140,12 @@ class Model_2(Network):
 
     def __init__(
         self,
-        channels: Sequence[int] = (8, 16, 12, 12, 12),
+        channels: Sequence[int] = (10, 16, 12, 12, 12),
         *,
         pool_at: int = 5,
         batch_norm: bool = True,
-        dropout: float = 0.02,
-        capacity: int = 16,
+        dropout: float = 0.05,
+        capacity: int = 14,
         gap: bool = True,
         fully_connected: bool = True,
     ) -> None:

@@ -286,48 +286,65 @@ def _load_stand_in() -> tuple[Digits, Digits]:
 MNIST_MEAN, MNIST_STD = 0.1307, 0.3081  # of the training images' pixels, scaled to [0, 1]
 
 
-class RandomAffineEach(nn.Module):
-    """Move every image of a batch by an affine map of its own; torchvision's v2 draws one map for the whole batch.
+class RandomWarpEach(nn.Module):
+    """Bend every image of a batch in a way of its own; torchvision's v2 draws one map for the whole batch.
 
     rotation: largest angle in degrees, either way
     shift:    largest shift, as a fraction of the side, along each axis
     scale:    largest change of size: 0.1 draws factors from 0.9 to 1.1
     shear:    largest angle in degrees by which vertical lines lean, either way
+    warp:     largest shift, as a fraction of the side, of each of 5x5 points of rubber that the image is drawn on,
+              after Simard, Steinkraus and Platt, "Best practices for convolutional neural networks", 2003
 
     Input and output: float images of shape (N, C, H, H); bilinear, and 0 where the map looks outside of the image.
-    The same map as torchvision.transforms.v2.functional.affine, image by image. Raises ValueError for a bound that is
-    negative, or a scale of 1 or more.
+    Raises ValueError for a bound that is negative, or a scale of 1 or more.
     """
 
-    def __init__(self, rotation: float = 0.0, shift: float = 0.0, scale: float = 0.0, shear: float = 0.0) -> None:
+    def __init__(
+        self, rotation: float = 0.0, shift: float = 0.0, scale: float = 0.0, shear: float = 0.0, warp: float = 0.0
+    ) -> None:
         super().__init__()
-        for name, bound in {"rotation": rotation, "shift": shift, "scale": scale, "shear": shear}.items():
+        self.bounds = {"rotation": rotation, "shift": shift, "scale": scale, "shear": shear, "warp": warp}
+        for name, bound in self.bounds.items():
             if bound < 0 or (name == "scale" and bound >= 1):
                 expected = "from 0 to below 1" if name == "scale" else "of 0 or more"
                 raise ValueError(f"{name} is {bound}, expected a bound {expected}")
-        self.rotation, self.shift, self.scale, self.shear = rotation, shift, scale, shear
 
     def extra_repr(self) -> str:
-        return f"rotation={self.rotation}, shift={self.shift}, scale={self.scale}, shear={self.shear}"
+        return ", ".join(f"{name}={bound}" for name, bound in self.bounds.items())
 
     def forward(self, images: Tensor) -> Tensor:
-        angle, x, y, size, lean = torch.rand(5, len(images), device=images.device).mul_(2).sub_(1)
-        return affine_each(
+        draws = torch.rand(5 + 2 * WARP_POINTS**2, len(images), device=images.device).mul_(2).sub_(1)
+        angle, x, y, size, lean = draws[:5]
+        return warp_each(
             images,
-            angle=angle * self.rotation,
-            shift_x=x * self.shift,
-            shift_y=y * self.shift,
-            scale=1 + size * self.scale,
-            shear=lean * self.shear,
+            angle=angle * self.bounds["rotation"],
+            shift_x=x * self.bounds["shift"],
+            shift_y=y * self.bounds["shift"],
+            scale=1 + size * self.bounds["scale"],
+            shear=lean * self.bounds["shear"],
+            warp=draws[5:].T * self.bounds["warp"] if self.bounds["warp"] else None,
         )
 
 
-def affine_each(
-    images: Tensor, angle: Tensor, shift_x: Tensor, shift_y: Tensor, scale: Tensor, shear: Tensor
-) -> Tensor:
-    """Apply to each image its own affine map about the centre; all parameters have shape (N,).
+WARP_POINTS = 5  # control points along each side
 
-    Angles in degrees, shifts as fractions of the side (right and down are positive), `scale` a factor.
+
+def warp_each(
+    images: Tensor,
+    angle: Tensor,
+    shift_x: Tensor,
+    shift_y: Tensor,
+    scale: Tensor,
+    shear: Tensor,
+    warp: Tensor | None = None,
+) -> Tensor:
+    """Apply to each image its own affine map about the centre, and then its own bend; parameters have shape (N,).
+
+    Angles in degrees, shifts as fractions of the side (right and down are positive), `scale` a factor: for each image
+    the same as torchvision.transforms.v2.functional.affine. `warp`, of shape (N, 50), says from how much further right
+    (25 values) and down (25 values) each of 5x5 points takes its ink, with bilinear interpolation between them: the
+    same as torchvision.transforms.v2.functional.elastic.
     """
     angle, shear = torch.deg2rad(angle), torch.deg2rad(shear)
     # grid_sample asks of each place in the output where in the input it came from: for a place p the map is
@@ -337,24 +354,41 @@ def affine_each(
     to_y = -sin, cos
     x, y = 2 * shift_x, 2 * shift_y  # grid_sample's coordinates go from -1 to 1: a side is 2
     rows = [m for to in (to_x, to_y) for m in (*to, -(to[0] * x + to[1] * y))]
-    matrices = torch.stack(rows, dim=1).view(-1, 3)
-    # One product of (2N, 3) and (3, H * W): affine_grid would compute N small ones, at 20 times the cost.
+    weights = torch.stack(rows, dim=1).view(-1, 3)
     side = images.shape[-1]
-    identity = torch.eye(2, 3, device=images.device)
-    places = F.affine_grid(identity[None], [1, 1, side, side], align_corners=False).view(-1, 2).T
-    places = torch.cat([places, torch.ones_like(places[:1])])
-    origins = (matrices @ places).view(-1, 2, side, side).permute(0, 2, 3, 1)
+    patterns = _affine_patterns(side, images.device)
+    if warp is not None:
+        weights = torch.cat([weights, 2 * warp.reshape(-1, WARP_POINTS**2)], dim=1)
+        patterns = torch.cat([patterns, _warp_patterns(side, images.device)])
+    # All maps are sums of the same few patterns: one product of (2N, 3 or 28) and (28, H * W) makes them, where
+    # affine_grid would compute N small products, at 20 times the cost.
+    origins = (weights @ patterns).view(-1, 2, side, side).permute(0, 2, 3, 1)
     return F.grid_sample(images, origins, mode="bilinear", padding_mode="zeros", align_corners=False)
 
 
-AUGMENTATIONS = ("rotation", "shift", "scale", "shear")
+@functools.cache
+def _affine_patterns(side: int, device: torch.device) -> Tensor:
+    """x, y and 1 at each place of the image, shape (3, side * side)."""
+    identity = torch.eye(2, 3, device=device)
+    places = F.affine_grid(identity[None], [1, 1, side, side], align_corners=False).view(-1, 2).T
+    return torch.cat([places, torch.ones_like(places[:1])])
+
+
+@functools.cache
+def _warp_patterns(side: int, device: torch.device) -> Tensor:
+    """How far each place of the image follows each of the 5x5 control points, shape (25, side * side)."""
+    points = torch.eye(WARP_POINTS**2, device=device).view(-1, 1, WARP_POINTS, WARP_POINTS)
+    return F.interpolate(points, size=side, mode="bilinear", align_corners=True).view(-1, side * side)
+
+
+AUGMENTATIONS = ("rotation", "shift", "scale", "shear", "warp")
 
 
 def make_transform(augmentation: Mapping[str, float] | None = None) -> v2.Compose:
     """The pipeline from a uint8 batch (N, 1, 28, 28) to what the network sees: [0, 1], augmented, normalized.
 
     `augmentation` names what to draw for each image, and how much: {"rotation": 10, "shift": 0.1, "scale": 0.1,
-    "shear": 5}, as in RandomAffineEach; empty for none. Raises ValueError for another name.
+    "shear": 5, "warp": 0.04}, as in RandomWarpEach; empty for none. Raises ValueError for another name.
     """
     augmentation = dict(augmentation or {})
     for name in augmentation:
@@ -362,7 +396,7 @@ def make_transform(augmentation: Mapping[str, float] | None = None) -> v2.Compos
             raise ValueError(f"unknown transform {name!r}, expected one of {', '.join(AUGMENTATIONS)}")
     steps: list[nn.Module] = [v2.ToDtype(torch.float32, scale=True)]
     if augmentation:
-        steps.append(RandomAffineEach(**augmentation))
+        steps.append(RandomWarpEach(**augmentation))
     steps.append(v2.Normalize(mean=[MNIST_MEAN], std=[MNIST_STD]))
     return v2.Compose(steps)
 
@@ -608,11 +642,13 @@ def fit(
     *,
     epochs: int,
     seed: int,
+    plain_epochs: int = 0,
     checkpoint: str | Path | None = None,
     show: bool = True,
 ) -> History:
     """Train for `epochs` epochs and test after each; return what was measured.
 
+    The last `plain_epochs` of them train on the images as the test loader transforms them, without augmentation.
     The run follows from the model's initial weights and `seed`. `checkpoint` names a file that is written after each
     epoch; where it is there already, the run goes on from it, and ends in the same bits as one that was never stopped.
     `show` draws a progress bar while it runs and leaves the table of epochs.
@@ -620,8 +656,9 @@ def fit(
     Raises ValueError for a negative number of epochs and for a checkpoint that is not of this run, and
     FloatingPointError for a loss that is not finite.
     """
-    if epochs < 0:
-        raise ValueError(f"epochs is {epochs}, expected 0 or more")
+    for name, count in {"epochs": epochs, "plain_epochs": plain_epochs}.items():
+        if count < 0:
+            raise ValueError(f"{name} is {count}, expected 0 or more")
     if os.environ.get("SESSION7_SHORT"):  # `make test` sets it, to see every cell run; nothing is learned from it
         epochs = min(epochs, 2)
         train_loader, test_loader = train_loader.first(2_000), test_loader.first(1_000)
@@ -635,7 +672,9 @@ def fit(
         environment=environment(device),
     )
     seed_everything(seed)
+    plain_loader = Loader(train_loader.digits, train_loader.batch_size, test_loader.transform, shuffle=True)
     run = _describe(model, train_loader, test_loader, optimizer, scheduler, seed)
+    run["plain epochs"] = f"{plain_epochs} of {epochs}" if plain_epochs else "none"
     if checkpoint and Path(checkpoint).exists():
         _resume(Path(checkpoint), run, model, optimizer, scheduler, history, epochs)
     batches = len(train_loader)
@@ -645,7 +684,8 @@ def fit(
             progress.say(epoch, history)
             started = time.perf_counter()
             history.learning_rate.append(optimizer.param_groups[0]["lr"])
-            train_loss, train_correct = train(model, train_loader, optimizer, epoch, progress.update)
+            loader = plain_loader if epoch > epochs - plain_epochs else train_loader
+            train_loss, train_correct = train(model, loader, optimizer, epoch, progress.update)
             test_loss, test_correct = test(model, test_loader)
             if not math.isfinite(test_loss):
                 raise FloatingPointError(f"the test loss is {test_loss} after epoch {epoch}: try a lower rate")

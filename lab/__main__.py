@@ -22,6 +22,8 @@ def main() -> None:
 
     commands.add_parser("figure", help="draw the README's picture from the records")
 
+    study.add_argument("--recipes", nargs="+", default=[], help="only these recipes of the study (all)")
+
     bench = commands.add_parser("bench", help="seconds an epoch, beside the usual pipeline")
     bench.add_argument("--json", action="store_true", help="print one JSON object")
 
@@ -41,7 +43,7 @@ def _run(arguments: argparse.Namespace) -> None:
     elif arguments.command == "study":
         from lab.study import study
 
-        study(arguments.name, arguments.seeds, arguments.jobs)
+        study(arguments.name, arguments.seeds, arguments.jobs, arguments.recipes)
     elif arguments.command == "figure":
         from lab.figures import draw_steps
 

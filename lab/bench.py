@@ -19,8 +19,9 @@ from lab.recipes import STEP_3
 def bench(rounds: int = 3, images: int = 60_000) -> dict[str, float]:
     """Time one training epoch of so many images, `rounds` times each in turn; return the medians in seconds, with ratios.
 
-    usual_s: torchvision's transforms on PIL images, a DataLoader with two workers, float32
-    ours_s:  the lesson's loader and precision
+    usual_s: torchvision's transforms on PIL images, a DataLoader with two workers, float32; without the warp, which
+             would be a filter of its own for every image there, so that the comparison errs on the usual one's side
+    ours_s:  the lesson's loader and precision, and step 3's whole augmentation
     bare_s:  forward and backward passes alone, on one batch in memory, in the lesson's precision
     data_s:  the lesson's loader alone
     """

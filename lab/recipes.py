@@ -17,6 +17,7 @@ class Recipe:
     weight_decay: float = 0.0
     step_size: int = 5
     gamma: float = 1.0
+    plain_epochs: int = 0
     held_out: bool = False  # train on the first 50,000 training images and measure on the last 10,000
 
 
@@ -25,10 +26,11 @@ STEP_2 = Recipe("Model_2")
 STEP_3 = Recipe(
     "Model_2",
     {"dropout": 0.0},
-    augmentation={"rotation": 10, "shift": 0.1, "scale": 0.1, "shear": 5},
+    augmentation={"rotation": 10, "shift": 0.1, "scale": 0.1, "shear": 5, "warp": 0.04},
     learning_rate=0.2,
     weight_decay=5e-4,
     gamma=0.1,
+    plain_epochs=5,
 )
 
 

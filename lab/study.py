@@ -28,27 +28,41 @@ def run(recipe: Recipe, seed: int, show: bool = True) -> utils.History:
     model = getattr(models, recipe.network)(**recipe.switches).to(device)
     optimizer = utils.make_optimizer(model, recipe.learning_rate, recipe.momentum, recipe.weight_decay)
     scheduler = utils.make_scheduler(optimizer, recipe.step_size, recipe.gamma)
-    return utils.fit(model, train_loader, test_loader, optimizer, scheduler, epochs=recipe.epochs, seed=seed, show=show)
+    return utils.fit(
+        model,
+        train_loader,
+        test_loader,
+        optimizer,
+        scheduler,
+        epochs=recipe.epochs,
+        plain_epochs=recipe.plain_epochs,
+        seed=seed,
+        show=show,
+    )
 
 
-def study(name: str, seeds: Sequence[int], jobs: int = 1) -> None:
-    """Run each recipe of a study for each seed, and write `lab/results/STUDY/RECIPE.seedN.json` as each run ends.
+def study(name: str, seeds: Sequence[int], jobs: int = 1, arms: Sequence[str] = ()) -> None:
+    """Run each recipe of a study (or only those that `arms` names) for each seed, and write `lab/results/STUDY/RECIPE.seedN.json` as each run ends.
 
     Runs that are recorded already are not repeated. One job uses all cores, as a notebook does, and gives a
     notebook's very numbers; more jobs share the cores, which takes less time in all, and differ in the last bits.
-    Raises ValueError for an unknown study, and for fewer than one job.
+    Raises ValueError for an unknown study or arm, and for fewer than one job.
     """
     if name not in STUDIES:
         raise ValueError(f"there is no study {name!r}, expected one of {', '.join(STUDIES)}")
     if jobs < 1:
         raise ValueError(f"jobs is {jobs}, expected at least 1")
+    for arm in arms:
+        if arm not in STUDIES[name]:
+            raise ValueError(f"the study {name} has no recipe {arm!r}, expected some of {', '.join(STUDIES[name])}")
+    recipes = {arm: recipe for arm, recipe in STUDIES[name].items() if not arms or arm in arms}
     missing = [
         (path, recipe, seed)
         for seed in seeds
-        for arm, recipe in STUDIES[name].items()
+        for arm, recipe in recipes.items()
         if not _is_recorded(path := RESULTS / name / f"{arm}.seed{seed}.json", recipe)
     ]
-    print(f"{name}: {len(missing)} of {len(seeds) * len(STUDIES[name])} runs are missing")
+    print(f"{name}: {len(missing)} of {len(seeds) * len(recipes)} runs are missing")
     threads = max(1, (os.cpu_count() or 1) // jobs)
     parallel = joblib.Parallel(n_jobs=jobs, batch_size=1, pre_dispatch=jobs, return_as="generator_unordered")
     for done, (path, history) in enumerate(

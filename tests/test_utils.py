@@ -23,11 +23,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.datasets import MNIST
-from torchvision.transforms.v2.functional import InterpolationMode, affine
+from torchvision.transforms.v2.functional import InterpolationMode, affine, elastic
 
 import models
 import utils
-from utils import Digits, History, Loader, RandomAffineEach, load_data, make_transform
+from utils import Digits, History, Loader, RandomWarpEach, load_data, make_transform
 
 CPU = torch.device("cpu")
 NAMES = [name for name, _ in MNIST.resources]
@@ -374,7 +374,7 @@ SCALED, SHEARED = {"scale": 1 + 0.3 * SPREAD}, {"shear": 25 * SPREAD.roll(3)}
 def test_each_image_is_moved_as_torchvision_moves_it(moves):
     images = torch.rand(12, 2, 28, 28, generator=torch.Generator().manual_seed(0))
     moves = STILL | moves
-    moved = utils.affine_each(images, **moves)
+    moved = utils.warp_each(images, **moves)
     for i in range(12):
         m = {name: values[i].item() for name, values in moves.items()}
         expected = affine(
@@ -386,6 +386,25 @@ def test_each_image_is_moved_as_torchvision_moves_it(moves):
             interpolation=InterpolationMode.BILINEAR,
         )
         torch.testing.assert_close(moved[i], expected, atol=1e-4, rtol=0)
+
+
+def test_each_image_is_bent_as_torchvision_bends_it():
+    images = torch.rand(6, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+    pulls = 0.1 * torch.rand(6, 2, 5, 5, generator=torch.Generator().manual_seed(1)) - 0.05
+    still = {name: values[:6] for name, values in (STILL | {"scale": torch.ones(6)}).items()}
+    bent = utils.warp_each(images, **still, warp=pulls.flatten(1))
+    for i in range(6):
+        everywhere = F.interpolate(pulls[i : i + 1], size=28, mode="bilinear", align_corners=True)
+        expected = elastic(images[i], 2 * everywhere.permute(0, 2, 3, 1))  # elastic's image is 2 wide
+        torch.testing.assert_close(bent[i], expected, atol=1e-4, rtol=0)
+
+
+def test_a_warp_moves_each_point_within_its_bound_and_each_image_in_its_own_way():
+    x, y = spots_after(RandomWarpEach(warp=0.05), 0, 0)
+    for moved in (x, y):
+        assert moved.unique().numel() == 400
+        assert moved.abs().max() < 28 * 0.05 + 0.05
+        assert moved.std() > 0.3
 
 
 def a_spot(x: float, y: float) -> Tensor:
@@ -414,7 +433,7 @@ def spots_after(transform: nn.Module, x: float, y: float) -> tuple[Tensor, Tenso
     ids=["rotation", "shift along x", "shift along y", "scale", "shear"],
 )
 def test_random_moves_fill_their_bounds_both_ways_and_stay_within(bound, start, measure):
-    drawn = measure(*spots_after(RandomAffineEach(**bound), *start))
+    drawn = measure(*spots_after(RandomWarpEach(**bound), *start))
     assert -1.02 < drawn.min() < -0.97 and 0.97 < drawn.max() < 1.02
     assert drawn.unique().numel() == 400  # one move for each image
     assert abs(drawn.mean()) < 0.15 and 0.5 < drawn.std() < 0.65  # uniform: 1 / sqrt(3) = 0.577
@@ -422,7 +441,7 @@ def test_random_moves_fill_their_bounds_both_ways_and_stay_within(bound, start, 
 
 def test_bounds_of_zero_leave_the_images_as_they_are():
     images = torch.rand(5, 1, 28, 28)
-    torch.testing.assert_close(RandomAffineEach()(images), images, atol=1e-4, rtol=0)
+    torch.testing.assert_close(RandomWarpEach()(images), images, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize(
@@ -433,11 +452,12 @@ def test_bounds_of_zero_leave_the_images_as_they_are():
         ({"scale": -0.1}, "scale is -0.1, expected a bound from 0 to below 1"),
         ({"scale": 1}, "scale is 1, expected a bound from 0 to below 1"),
         ({"shear": -5}, "shear is -5, expected a bound of 0 or more"),
+        ({"warp": -0.1}, "warp is -0.1, expected a bound of 0 or more"),
     ],
 )
 def test_a_bound_that_means_nothing_is_refused(bound, sentence):
     with pytest.raises(ValueError, match=sentence):
-        RandomAffineEach(**bound)
+        RandomWarpEach(**bound)
 
 
 def test_pixels_are_scaled_to_one_and_normalized_by_the_mean_and_deviation_of_mnist():
@@ -464,7 +484,9 @@ def test_every_augmentation_changes_images_and_is_named_in_the_transform(name):
 
 
 def test_an_unknown_augmentation_is_refused_with_the_names_there_are():
-    with pytest.raises(ValueError, match="unknown transform 'flip', expected one of rotation, shift, scale, shear"):
+    with pytest.raises(
+        ValueError, match="unknown transform 'flip', expected one of rotation, shift, scale, shear, warp"
+    ):
         make_transform({"flip": 1})
 
 
@@ -691,8 +713,10 @@ class Run:
         train_images: int = 120,
         test_images: int = 50,
         loader: type[Loader] = Loader,
+        plain_epochs: int = 0,
     ) -> None:
         utils.seed_everything(seed)
+        self.plain_epochs = plain_epochs
         self.seed, self.model = seed, make()
         augmented = make_transform({"rotation": rotation})
         self.train_loader = loader(digits[0][:train_images], batch_size, augmented, shuffle=True)
@@ -708,6 +732,7 @@ class Run:
             self.optimizer,
             self.scheduler,
             epochs=epochs,
+            plain_epochs=self.plain_epochs,
             seed=self.seed,
             checkpoint=checkpoint,
             show=show,
@@ -725,6 +750,20 @@ def but_for_seconds(history: History) -> dict:
 def test_a_negative_number_of_epochs_is_refused(stand_in):
     with pytest.raises(ValueError, match="epochs is -1, expected 0 or more"):
         Run(stand_in).fit(-1)
+
+
+def test_the_last_plain_epochs_train_on_images_as_the_test_sees_them(stand_in):
+    """Of a network whose weights stand still, a plain epoch's loss is the test's loss on the training images."""
+    run = Run(stand_in, make=linear, learning_rate=1e-30, rotation=180, plain_epochs=2)
+    as_tested = utils.test(run.model, Loader(run.train_loader.digits, 32, make_transform()))[0]
+    losses = run.fit(4).train_loss
+    assert losses[2:] == pytest.approx([as_tested] * 2, rel=0.01)
+    assert all(abs(loss / as_tested - 1) > 0.02 for loss in losses[:2])
+
+
+def test_a_negative_number_of_plain_epochs_is_refused(stand_in):
+    with pytest.raises(ValueError, match="plain_epochs is -1, expected 0 or more"):
+        Run(stand_in, plain_epochs=-1).fit(1)
 
 
 def test_zero_epochs_measure_the_untrained_network(stand_in):
