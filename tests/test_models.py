@@ -34,10 +34,10 @@ def test_model_1_has_the_parameters_counted_by_hand():
 
 
 def test_model_2_has_the_parameters_counted_by_hand():
-    convolutions = 9 * (1 * 8 + 8 * 16 + 16 * 12 + 12 * 12 + 12 * 12 + 12 * 16)
-    scales_and_shifts = 2 * (8 + 16 + 12 + 12 + 12 + 16)
-    readout = 16 * 10 + 10
-    assert count_parameters(Model_2()) == convolutions + scales_and_shifts + readout == 7_594
+    convolutions = 9 * (1 * 10 + 10 * 16 + 16 * 12 + 12 * 12 + 12 * 12 + 12 * 14)
+    scales_and_shifts = 2 * (10 + 16 + 12 + 12 + 12 + 14)
+    readout = 14 * 10 + 10
+    assert count_parameters(Model_2()) == convolutions + scales_and_shifts + readout == 7_664
 
 
 def test_frozen_weights_are_not_counted():
@@ -71,7 +71,7 @@ def test_a_convolution_before_the_global_average_needs_a_map_of_three():
 
 def test_switches_turn_model_1_into_model_2():
     switched = Model_1(
-        (8, 16, 12, 12, 12), pool_at=5, dropout=0.02, capacity=16, gap=True, fully_connected=True, batch_norm=True
+        (10, 16, 12, 12, 12), pool_at=5, dropout=0.05, capacity=14, gap=True, fully_connected=True, batch_norm=True
     )
     assert str(switched).removeprefix("Model_1") == str(Model_2()).removeprefix("Model_2")
     assert layer_table(switched) == layer_table(Model_2())
@@ -141,10 +141,10 @@ def as_tuples(rows: models.LayerTable) -> list[tuple]:
 
 def test_the_table_of_model_2_is_the_one_worked_out_by_hand():
     assert as_tuples(layer_table(Model_2())) == [
-        ("Conv2d", (8, 26, 26), 3, 1, 1, 3, 72),
-        ("BatchNorm2d", (8, 26, 26), None, None, 1, 3, 16),
-        ("ReLU", (8, 26, 26), None, None, 1, 3, 0),
-        ("Conv2d", (16, 24, 24), 3, 1, 1, 5, 1_152),
+        ("Conv2d", (10, 26, 26), 3, 1, 1, 3, 90),
+        ("BatchNorm2d", (10, 26, 26), None, None, 1, 3, 20),
+        ("ReLU", (10, 26, 26), None, None, 1, 3, 0),
+        ("Conv2d", (16, 24, 24), 3, 1, 1, 5, 1_440),
         ("MaxPool2d", (16, 12, 12), 2, 2, 2, 6, 0),
         ("BatchNorm2d", (16, 12, 12), None, None, 2, 6, 32),
         ("ReLU", (16, 12, 12), None, None, 2, 6, 0),
@@ -161,13 +161,13 @@ def test_the_table_of_model_2_is_the_one_worked_out_by_hand():
         ("BatchNorm2d", (12, 6, 6), None, None, 2, 18, 24),
         ("ReLU", (12, 6, 6), None, None, 2, 18, 0),
         ("Dropout", (12, 6, 6), None, None, 2, 18, 0),
-        ("Conv2d", (16, 4, 4), 3, 1, 2, 22, 1_728),
-        ("BatchNorm2d", (16, 4, 4), None, None, 2, 22, 32),
-        ("ReLU", (16, 4, 4), None, None, 2, 22, 0),
-        ("Dropout", (16, 4, 4), None, None, 2, 22, 0),
-        ("AdaptiveAvgPool2d", (16, 1, 1), 4, 1, 2, 28, 0),
-        ("Flatten", (16,), None, None, 2, 28, 0),
-        ("Linear", (10,), None, None, 2, 28, 170),
+        ("Conv2d", (14, 4, 4), 3, 1, 2, 22, 1_512),
+        ("BatchNorm2d", (14, 4, 4), None, None, 2, 22, 28),
+        ("ReLU", (14, 4, 4), None, None, 2, 22, 0),
+        ("Dropout", (14, 4, 4), None, None, 2, 22, 0),
+        ("AdaptiveAvgPool2d", (14, 1, 1), 4, 1, 2, 28, 0),
+        ("Flatten", (14,), None, None, 2, 28, 0),
+        ("Linear", (10,), None, None, 2, 28, 150),
     ]
 
 
@@ -220,8 +220,8 @@ def test_the_table_knows_strides_dilation_and_overlapping_pools():
 def test_the_printed_table_ends_with_the_total():
     lines = str(layer_table(Model_2())).splitlines()
     assert len(lines) == 2 + 27 + 1
-    assert lines[2].split() == ["Conv2d", "8", "x", "26", "x", "26", "3", "1", "1", "3", "72"]
-    assert lines[-1].split() == ["total", "7,594"]
+    assert lines[2].split() == ["Conv2d", "10", "x", "26", "x", "26", "3", "1", "1", "3", "90"]
+    assert lines[-1].split() == ["total", "7,664"]
     assert len({len(line) for line in lines}) == 1
 
 
