@@ -28,7 +28,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from matplotlib.figure import Figure
-from scipy.stats import ttest_rel
+from scipy.stats import t as student_t
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
@@ -997,24 +997,34 @@ def paired_difference(after: Mapping[int, History], before: Mapping[int, History
     seeds = sorted(after.keys() & before.keys())
     if len(seeds) < 2:
         raise ValueError(f"{len(seeds)} seeds in common, expected at least 2")
-    pairs = [[runs[seed].mean_last_five for seed in seeds] for runs in (after, before)]
-    low, high = ttest_rel(*pairs).confidence_interval(0.95)
-    return Difference(float(np.subtract(*pairs).mean()), float(low), float(high))
+    differences = np.array([after[seed].mean_last_five - before[seed].mean_last_five for seed in seeds])
+    mean, standard_error = differences.mean(), differences.std(ddof=1) / math.sqrt(len(seeds))
+    reach = student_t.ppf(0.975, len(seeds) - 1) * standard_error
+    return Difference(float(mean), float(mean - reach), float(mean + reach))
 
 
 def ladder_table(rows: Mapping[str, Mapping[int, History]]) -> str:
-    """One row a recipe, each a change on the one above: parameters, accuracy over seeds, difference to the row above."""
-    width = max(map(len, rows))
-    lines = [f"{'':<{width}}   parameters   test %   worst   train - test   change to the row above (95 % interval)"]
+    """One row a recipe, each a change on the one above: parameters, accuracy over seeds, difference to the row above.
+
+    All rows are of the same seeds, those that every recipe is recorded for. Raises ValueError for fewer than two.
+    """
+    seeds = sorted(set.intersection(*(set(records) for records in rows.values())))
+    if len(seeds) < 2:
+        raise ValueError(f"{len(seeds)} seeds are recorded for all of {', '.join(rows)}, expected at least 2")
+    title = f"seeds {' '.join(map(str, seeds))}"
+    width = max(map(len, [*rows, title]))
+    lines = [f"{title:<{width}}   parameters   test %   worst   train - test   change to the row above (95 % interval)"]
     above = None
     for name, records in rows.items():
-        runs = list(records.values())
-        change = str(paired_difference(records, above)) if above else ""
+        runs = {seed: records[seed] for seed in seeds}
+        change = paired_difference(runs, above) if above else ""
         lines.append(
-            f"{name:<{width}}   {runs[0].parameters:>10,} {np.mean([run.mean_last_five for run in runs]):>8.2f} "
-            f"{min(min(run.last_five) for run in runs):>7.2f} {np.mean([run.gap for run in runs]):>14.2f}   {change}".rstrip()
+            f"{name:<{width}}   {runs[seeds[0]].parameters:>10,} "
+            f"{np.mean([run.mean_last_five for run in runs.values()]):>8.2f} "
+            f"{min(min(run.last_five) for run in runs.values()):>7.2f} "
+            f"{np.mean([run.gap for run in runs.values()]):>14.2f}   {change}".rstrip()
         )
-        above = records
+        above = runs
     return "\n".join(lines)
 
 

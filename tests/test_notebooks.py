@@ -219,10 +219,10 @@ def test_in_colab_the_first_cell_clones_the_repository(tmp_path):
 def test_in_colab_without_an_address_the_first_cell_asks_for_an_upload(tmp_path):
     colab = f"""
 import sys, types, shutil
-colab = types.ModuleType("google.colab")
-colab.files = types.SimpleNamespace(upload=lambda: [shutil.copy("{ROOT}/" + name, name) for name in ("models.py", "utils.py")])
-sys.modules["google"] = types.ModuleType("google")
-sys.modules["google.colab"] = colab
+for name in ("google", "google.colab", "google.colab.files"):
+    sys.modules[name] = types.ModuleType(name)
+copies = lambda: [shutil.copy("{ROOT}/" + name, name) for name in ("models.py", "utils.py")]
+sys.modules["google.colab.files"].upload = copies
 """
     assert str(tmp_path / "models.py") in run_first_cell(tmp_path, "", colab)
 

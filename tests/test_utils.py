@@ -1259,6 +1259,7 @@ def test_the_ladder_has_a_row_a_recipe_and_its_change_to_the_one_above():
     capacity = seeds([9_910] * 5, [9_930] * 5, [9_950] * 5)
     lines = utils.ladder_table({"skeleton": skeleton, "capacity": capacity}).splitlines()
     assert len(lines) == 3
+    assert lines[0].startswith("seeds 0 1 2 ")
     assert lines[1].split() == ["skeleton", "6,754", "99.10", "99.00", "0.60"]
     assert lines[2].split() == ["capacity", "7,664", "99.30", "99.10", "0.40", *["+0.20", "(-0.05", "to", "+0.45)"]]
 
