@@ -1,6 +1,7 @@
 """The notebooks, the README and the records say the same; and a notebook is what a reader expects it to be."""
 
 import ast
+import json
 import re
 import subprocess
 import sys
@@ -180,6 +181,15 @@ def test_the_readme_has_the_row_of_each_step():
             f"| {mean:.2f} | {met} of {len(seeds)} |"
         )
         assert row in readme, row
+
+
+def test_the_readme_has_the_recorded_timings():
+    readme = (ROOT / "README.md").read_text()
+    timed = json.loads((ROOT / utils.RECORDS / "bench.json").read_text())
+    for name in ("usual_s", "ours_s", "bare_s"):
+        assert f"| {timed[name]} |" in readme, name
+    assert f"That is {timed['ratio']} times faster" in readme
+    assert f"takes {100 * timed['data_share']:.1f} % of an epoch, the process {timed['memory_mib']} MiB" in readme
 
 
 # Away from home
