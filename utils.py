@@ -71,8 +71,11 @@ def has_fast_bfloat16(device: torch.device) -> bool:
     return False
 
 
-def environment(device: torch.device) -> dict[str, str | int]:
-    """What, beside recipe and seed, decides the last bits of a run; two runs can be compared bit by bit if all agree."""
+def environment(device: torch.device, bfloat16: bool = True) -> dict[str, str | int]:
+    """What, beside recipe and seed, decides the last bits of a run; two runs can be compared bit by bit if all agree.
+
+    `bfloat16`: whether the run may use it, as in `train`.
+    """
     capabilities = getattr(torch.cpu, "get_capabilities", dict)()
     features = hashlib.sha256(json.dumps(capabilities, sort_keys=True, default=str).encode()).hexdigest()[:8]
     return {
@@ -81,7 +84,7 @@ def environment(device: torch.device) -> dict[str, str | int]:
         "processor": str(capabilities.get("cpu_name") or platform.processor() or platform.machine()).strip(),
         "processor features": features,  # one name stands for several processors, above all on rented machines
         "threads": torch.get_num_threads(),
-        "precision": "bfloat16" if has_fast_bfloat16(device) else "float32",
+        "precision": "bfloat16" if bfloat16 and has_fast_bfloat16(device) else "float32",
     }
 
 
@@ -455,14 +458,15 @@ def train(
     optimizer: Optimizer,
     epoch: int = 1,
     after_batch: Callable[[], object] | None = None,
+    bfloat16: bool = True,
 ) -> tuple[float, int]:
     """Train for one epoch; return the mean loss, and how many images were right at the time their batch came by.
 
-    Runs in bfloat16 where the device is fast at it; weights, updates and the loss stay float32. Raises
-    FloatingPointError for a loss that is not finite, before it touches the weights.
+    Runs in bfloat16 where the device is fast at it, unless `bfloat16` forbids it; weights, updates and the loss stay
+    float32. Raises FloatingPointError for a loss that is not finite, before it touches the weights.
     """
     device = loader.digits.images.device
-    autocast = torch.autocast(device.type, torch.bfloat16, enabled=has_fast_bfloat16(device))
+    autocast = torch.autocast(device.type, torch.bfloat16, enabled=bfloat16 and has_fast_bfloat16(device))
     model.train()
     total_loss, correct = 0.0, 0
     for batch, (images, labels) in enumerate(loader, start=1):
@@ -643,12 +647,14 @@ def fit(
     epochs: int,
     seed: int,
     plain_epochs: int = 0,
+    bfloat16: bool = True,
     checkpoint: str | Path | None = None,
     show: bool = True,
 ) -> History:
     """Train for `epochs` epochs and test after each; return what was measured.
 
     The last `plain_epochs` of them train on the images as the test loader transforms them, without augmentation.
+    `bfloat16=False` trains in float32 even where the device is faster in bfloat16.
     The run follows from the model's initial weights and `seed`. `checkpoint` names a file that is written after each
     epoch; where it is there already, the run goes on from it, and ends in the same bits as one that was never stopped.
     `show` draws a progress bar while it runs and leaves the table of epochs.
@@ -669,12 +675,13 @@ def fit(
         test_images=len(test_loader.digits),
         parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
         seed=seed,
-        environment=environment(device),
+        environment=environment(device, bfloat16),
     )
     seed_everything(seed)
     plain_loader = Loader(train_loader.digits, train_loader.batch_size, test_loader.transform, shuffle=True)
     run = _describe(model, train_loader, test_loader, optimizer, scheduler, seed)
     run["plain epochs"] = f"{plain_epochs} of {epochs}" if plain_epochs else "none"
+    run["bfloat16"] = "where fast" if bfloat16 else "no"
     if checkpoint and Path(checkpoint).exists():
         _resume(Path(checkpoint), run, model, optimizer, scheduler, history, epochs)
     batches = len(train_loader)
@@ -685,7 +692,7 @@ def fit(
             started = time.perf_counter()
             history.learning_rate.append(optimizer.param_groups[0]["lr"])
             loader = plain_loader if epoch > epochs - plain_epochs else train_loader
-            train_loss, train_correct = train(model, loader, optimizer, epoch, progress.update)
+            train_loss, train_correct = train(model, loader, optimizer, epoch, progress.update, bfloat16)
             test_loss, test_correct = test(model, test_loader)
             if not math.isfinite(test_loss):
                 raise FloatingPointError(f"the test loss is {test_loss} after epoch {epoch}: try a lower rate")

@@ -18,6 +18,7 @@ class Recipe:
     step_size: int = 5
     gamma: float = 1.0
     plain_epochs: int = 0
+    bfloat16: bool = True  # where the device is fast at it
     held_out: bool = False  # train on the first 50,000 training images and measure on the last 10,000
 
 
@@ -33,6 +34,9 @@ STEP_3 = Recipe(
     plain_epochs=5,
 )
 
+# Model_2 with whole 3x3 convolutions, as wide as the budget allows
+WHOLE = {"channels": [10, 16, 12, 12, 12], "capacity": 14, "separable": False}
+
 
 def _held_out(recipe: Recipe, **changes: object) -> Recipe:
     return replace(recipe, held_out=True, **changes)
@@ -46,13 +50,19 @@ STUDIES: dict[str, dict[str, Recipe]] = {
         "pool_at_5": replace(STEP_1, switches={"pool_at": 5}),
         "gap": replace(STEP_1, switches={"pool_at": 5, "gap": True}),
         "fully_connected": replace(STEP_1, switches={"pool_at": 5, "gap": True, "fully_connected": True}),
-        "capacity": replace(STEP_2, switches={"channels": [8, 14, 10, 10, 10], "dropout": 0.0}),
-        "width": replace(STEP_2, switches={"dropout": 0.0}),
+        "capacity": replace(
+            STEP_2,
+            switches={"channels": [8, 14, 10, 10, 10], "capacity": 14, "separable": False, "dropout": 0.0},
+        ),
+        "width": replace(STEP_2, switches={**WHOLE, "dropout": 0.0}),
+        "separable": replace(STEP_2, switches={"dropout": 0.0}),
     },
     # what the steps were chosen from, without the test images
     "choice": {
         "step1": _held_out(STEP_1),
         "step2": _held_out(STEP_2),
         "step3": _held_out(STEP_3),
+        "whole": _held_out(STEP_3, switches={**WHOLE, "dropout": 0.0}),
+        "float32": _held_out(STEP_3, bfloat16=False),
     },
 }

@@ -36,6 +36,7 @@ def run(recipe: Recipe, seed: int, show: bool = True) -> utils.History:
         scheduler,
         epochs=recipe.epochs,
         plain_epochs=recipe.plain_epochs,
+        bfloat16=recipe.bfloat16,
         seed=seed,
         show=show,
     )
@@ -79,7 +80,7 @@ def _is_recorded(path: Path, recipe: Recipe) -> bool:
         return False
     try:
         record = json.loads(path.read_text())
-        return record["recipe"] == asdict(recipe) and bool(utils.History(**record["history"]))
+        return Recipe(**record["recipe"]) == recipe and bool(utils.History(**record["history"]))
     except (ValueError, KeyError, TypeError):
         aside = path.with_suffix(".torn")
         path.rename(aside)

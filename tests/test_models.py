@@ -34,10 +34,11 @@ def test_model_1_has_the_parameters_counted_by_hand():
 
 
 def test_model_2_has_the_parameters_counted_by_hand():
-    convolutions = 9 * (1 * 10 + 10 * 16 + 16 * 12 + 12 * 12 + 12 * 12 + 12 * 14)
-    scales_and_shifts = 2 * (10 + 16 + 12 + 12 + 12 + 14)
-    readout = 14 * 10 + 10
-    assert count_parameters(Model_2()) == convolutions + scales_and_shifts + readout == 7_664
+    whole = 9 * (1 * 8 + 8 * 14)
+    separable = 9 * (14 + 34 + 36 + 38) + 14 * 34 + 34 * 36 + 36 * 38 + 38 * 40
+    scales_and_shifts = 2 * (8 + 14 + 34 + 36 + 38 + 40)
+    readout = 40 * 10 + 10
+    assert count_parameters(Model_2()) == whole + separable + scales_and_shifts + readout == 7_516
 
 
 def test_frozen_weights_are_not_counted():
@@ -48,8 +49,8 @@ def test_frozen_weights_are_not_counted():
 
 @BOTH
 def test_every_combination_of_switches_gives_ten_logits(network):
-    combinations = product((3, 5, 7), (True, False), (0.0, 0.1), (0, 6), (True, False), (True, False))
-    names = ("pool_at", "batch_norm", "dropout", "capacity", "gap", "fully_connected")
+    combinations = product((3, 5, 7), (True, False), (0.0, 0.1), (True, False), (0, 6), (True, False), (True, False))
+    names = ("pool_at", "batch_norm", "dropout", "separable", "capacity", "gap", "fully_connected")
     for values in combinations:  # 5 or 6 convolutions on 28 pixels: no map vanishes here
         model = network(**dict(zip(names, values)))
         assert model(batch_of(2)).shape == (2, 10), values
@@ -71,7 +72,7 @@ def test_a_convolution_before_the_global_average_needs_a_map_of_three():
 
 def test_switches_turn_model_1_into_model_2():
     switched = Model_1(
-        (10, 16, 12, 12, 12), pool_at=5, dropout=0.05, capacity=14, gap=True, fully_connected=True, batch_norm=True
+        (8, 14, 34, 36, 38), pool_at=5, dropout=0.05, separable=True, capacity=40, gap=True, fully_connected=True
     )
     assert str(switched).removeprefix("Model_1") == str(Model_2()).removeprefix("Model_2")
     assert layer_table(switched) == layer_table(Model_2())
@@ -91,6 +92,9 @@ def test_switches_turn_model_1_into_model_2():
         ({"fully_connected": False}, nn.Linear, 0),
         ({"fully_connected": True}, nn.Linear, 1),
         ({"pool_at": 11}, nn.MaxPool2d, 1),
+        ({"separable": False, "gap": True, "fully_connected": True}, nn.Conv2d, 5),
+        ({"separable": True, "gap": True, "fully_connected": True, "pool_at": 3}, nn.Conv2d, 9),
+        ({"separable": True, "gap": True, "fully_connected": True, "pool_at": 11}, nn.Conv2d, 5),
     ],
 )
 def test_a_switch_changes_what_it_says(network, switch, kind, expected):
@@ -98,10 +102,20 @@ def test_a_switch_changes_what_it_says(network, switch, kind, expected):
     assert sum(isinstance(module, kind) for module in model.modules()) == expected
 
 
+def test_a_separable_convolution_is_a_filter_for_each_channel_and_a_mix_of_them():
+    spread, mix, *_ = Model_2().features[3]
+    images = torch.rand(2, 34, 9, 9)
+    # as one whole 3x3 convolution: its weights from a to b are the filter of a times the mix's weight from a to b
+    whole = mix.weight * spread.weight.transpose(0, 1)
+    torch.testing.assert_close(mix(spread(images)), nn.functional.conv2d(images, whole))
+
+
 @pytest.mark.parametrize("batch_norm", [True, False])
-def test_convolutions_have_a_bias_only_without_batch_norm(batch_norm):
-    convolutions = [m for m in Model_2(batch_norm=batch_norm).modules() if isinstance(m, nn.Conv2d)]
-    assert all((convolution.bias is None) == batch_norm for convolution in convolutions)
+def test_a_convolution_has_a_bias_only_where_no_batch_norm_shifts_its_output(batch_norm):
+    blocks = Model_2(batch_norm=batch_norm).features
+    convolutions = [[layer for layer in block if isinstance(layer, nn.Conv2d)] for block in blocks]
+    assert all((block[-1].bias is None) == batch_norm for block in convolutions)
+    assert all(filters.bias is None for block in convolutions for filters in block[:-1])
 
 
 @pytest.mark.parametrize("pool_at", [3, 5, 7, 9, 11])
@@ -141,33 +155,37 @@ def as_tuples(rows: models.LayerTable) -> list[tuple]:
 
 def test_the_table_of_model_2_is_the_one_worked_out_by_hand():
     assert as_tuples(layer_table(Model_2())) == [
-        ("Conv2d", (10, 26, 26), 3, 1, 1, 3, 90),
-        ("BatchNorm2d", (10, 26, 26), None, None, 1, 3, 20),
-        ("ReLU", (10, 26, 26), None, None, 1, 3, 0),
-        ("Conv2d", (16, 24, 24), 3, 1, 1, 5, 1_440),
-        ("MaxPool2d", (16, 12, 12), 2, 2, 2, 6, 0),
-        ("BatchNorm2d", (16, 12, 12), None, None, 2, 6, 32),
-        ("ReLU", (16, 12, 12), None, None, 2, 6, 0),
-        ("Dropout", (16, 12, 12), None, None, 2, 6, 0),
-        ("Conv2d", (12, 10, 10), 3, 1, 2, 10, 1_728),
-        ("BatchNorm2d", (12, 10, 10), None, None, 2, 10, 24),
-        ("ReLU", (12, 10, 10), None, None, 2, 10, 0),
-        ("Dropout", (12, 10, 10), None, None, 2, 10, 0),
-        ("Conv2d", (12, 8, 8), 3, 1, 2, 14, 1_296),
-        ("BatchNorm2d", (12, 8, 8), None, None, 2, 14, 24),
-        ("ReLU", (12, 8, 8), None, None, 2, 14, 0),
-        ("Dropout", (12, 8, 8), None, None, 2, 14, 0),
-        ("Conv2d", (12, 6, 6), 3, 1, 2, 18, 1_296),
-        ("BatchNorm2d", (12, 6, 6), None, None, 2, 18, 24),
-        ("ReLU", (12, 6, 6), None, None, 2, 18, 0),
-        ("Dropout", (12, 6, 6), None, None, 2, 18, 0),
-        ("Conv2d", (14, 4, 4), 3, 1, 2, 22, 1_512),
-        ("BatchNorm2d", (14, 4, 4), None, None, 2, 22, 28),
-        ("ReLU", (14, 4, 4), None, None, 2, 22, 0),
-        ("Dropout", (14, 4, 4), None, None, 2, 22, 0),
-        ("AdaptiveAvgPool2d", (14, 1, 1), 4, 1, 2, 28, 0),
-        ("Flatten", (14,), None, None, 2, 28, 0),
-        ("Linear", (10,), None, None, 2, 28, 150),
+        ("Conv2d", (8, 26, 26), 3, 1, 1, 3, 72),
+        ("BatchNorm2d", (8, 26, 26), None, None, 1, 3, 16),
+        ("ReLU", (8, 26, 26), None, None, 1, 3, 0),
+        ("Conv2d", (14, 24, 24), 3, 1, 1, 5, 1_008),
+        ("MaxPool2d", (14, 12, 12), 2, 2, 2, 6, 0),
+        ("BatchNorm2d", (14, 12, 12), None, None, 2, 6, 28),
+        ("ReLU", (14, 12, 12), None, None, 2, 6, 0),
+        ("Dropout", (14, 12, 12), None, None, 2, 6, 0),
+        ("Conv2d", (14, 10, 10), 3, 1, 2, 10, 126),
+        ("Conv2d", (34, 10, 10), 1, 1, 2, 10, 476),
+        ("BatchNorm2d", (34, 10, 10), None, None, 2, 10, 68),
+        ("ReLU", (34, 10, 10), None, None, 2, 10, 0),
+        ("Dropout", (34, 10, 10), None, None, 2, 10, 0),
+        ("Conv2d", (34, 8, 8), 3, 1, 2, 14, 306),
+        ("Conv2d", (36, 8, 8), 1, 1, 2, 14, 1_224),
+        ("BatchNorm2d", (36, 8, 8), None, None, 2, 14, 72),
+        ("ReLU", (36, 8, 8), None, None, 2, 14, 0),
+        ("Dropout", (36, 8, 8), None, None, 2, 14, 0),
+        ("Conv2d", (36, 6, 6), 3, 1, 2, 18, 324),
+        ("Conv2d", (38, 6, 6), 1, 1, 2, 18, 1_368),
+        ("BatchNorm2d", (38, 6, 6), None, None, 2, 18, 76),
+        ("ReLU", (38, 6, 6), None, None, 2, 18, 0),
+        ("Dropout", (38, 6, 6), None, None, 2, 18, 0),
+        ("Conv2d", (38, 4, 4), 3, 1, 2, 22, 342),
+        ("Conv2d", (40, 4, 4), 1, 1, 2, 22, 1_520),
+        ("BatchNorm2d", (40, 4, 4), None, None, 2, 22, 80),
+        ("ReLU", (40, 4, 4), None, None, 2, 22, 0),
+        ("Dropout", (40, 4, 4), None, None, 2, 22, 0),
+        ("AdaptiveAvgPool2d", (40, 1, 1), 4, 1, 2, 28, 0),
+        ("Flatten", (40,), None, None, 2, 28, 0),
+        ("Linear", (10,), None, None, 2, 28, 410),
     ]
 
 
@@ -219,9 +237,9 @@ def test_the_table_knows_strides_dilation_and_overlapping_pools():
 
 def test_the_printed_table_ends_with_the_total():
     lines = str(layer_table(Model_2())).splitlines()
-    assert len(lines) == 2 + 27 + 1
-    assert lines[2].split() == ["Conv2d", "10", "x", "26", "x", "26", "3", "1", "1", "3", "90"]
-    assert lines[-1].split() == ["total", "7,664"]
+    assert len(lines) == 2 + 31 + 1
+    assert lines[2].split() == ["Conv2d", "8", "x", "26", "x", "26", "3", "1", "1", "3", "72"]
+    assert lines[-1].split() == ["total", "7,516"]
     assert len({len(line) for line in lines}) == 1
 
 

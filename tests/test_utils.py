@@ -641,6 +641,18 @@ def test_weights_move_by_nesterovs_rule_and_gradients_do_not_pile_up():
         torch.testing.assert_close(weight.detach(), expected, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize("fast", [True, False])
+@pytest.mark.parametrize("allowed", [True, False])
+def test_the_network_computes_in_bfloat16_where_that_is_fast_and_allowed(stand_in, monkeypatch, fast, allowed):
+    monkeypatch.setattr(utils, "has_fast_bfloat16", lambda device: fast)
+    run = Run(stand_in, make=linear, bfloat16=allowed)
+    seen = set()
+    run.model.register_forward_hook(lambda model, images, logits: seen.add((model.training, logits.dtype)))
+    expected = torch.bfloat16 if fast and allowed else torch.float32
+    assert run.fit(1).environment["precision"] == str(expected).removeprefix("torch.")
+    assert seen == {(True, expected), (False, torch.float32)}  # testing stays in float32
+
+
 @pytest.mark.parametrize("outputs", [9, 11, 1])
 def test_a_network_with_other_than_ten_outputs_is_refused(outputs):
     model, loader = linear(outputs), Loader(some_digits(4), 4, make_transform())
@@ -714,9 +726,10 @@ class Run:
         test_images: int = 50,
         loader: type[Loader] = Loader,
         plain_epochs: int = 0,
+        bfloat16: bool = True,
     ) -> None:
         utils.seed_everything(seed)
-        self.plain_epochs = plain_epochs
+        self.plain_epochs, self.bfloat16 = plain_epochs, bfloat16
         self.seed, self.model = seed, make()
         augmented = make_transform({"rotation": rotation})
         self.train_loader = loader(digits[0][:train_images], batch_size, augmented, shuffle=True)
@@ -733,6 +746,7 @@ class Run:
             self.scheduler,
             epochs=epochs,
             plain_epochs=self.plain_epochs,
+            bfloat16=self.bfloat16,
             seed=self.seed,
             checkpoint=checkpoint,
             show=show,
@@ -1087,6 +1101,7 @@ def test_a_checkpoint_gives_its_weights_and_all_that_was_stored(stand_in, tmp_pa
         ({"batch_size": 40}, "data"),
         ({"train_images": 110}, "data"),
         ({"test_images": 49}, "data"),
+        ({"bfloat16": False}, "bfloat16"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else value,
 )
@@ -1129,7 +1144,7 @@ def record(test_correct: list[int], *, dataset: str = "MNIST", test_images: int 
             "dataset": dataset,
             "train_images": 60_000,
             "test_images": test_images,
-            "parameters": 7_664,
+            "parameters": 7_516,
             "seed": 0,
             "environment": utils.environment(CPU),
             "learning_rate": [0.1] * epochs,
@@ -1261,7 +1276,7 @@ def test_the_ladder_has_a_row_a_recipe_and_its_change_to_the_one_above():
     assert len(lines) == 3
     assert lines[0].startswith("seeds 0 1 2 ")
     assert lines[1].split() == ["skeleton", "6,754", "99.10", "99.00", "0.60"]
-    assert lines[2].split() == ["capacity", "7,664", "99.30", "99.10", "0.40", *["+0.20", "(-0.05", "to", "+0.45)"]]
+    assert lines[2].split() == ["capacity", "7,516", "99.30", "99.10", "0.40", *["+0.20", "(-0.05", "to", "+0.45)"]]
 
 
 def test_records_are_loaded_by_seed(tmp_path):
@@ -1307,7 +1322,7 @@ def test_where_there_are_no_records_a_sentence_says_how_to_get_them():
 
 @pytest.mark.usefixtures("recorded")
 def test_records_of_a_network_of_another_size_are_not_shown_beside_it():
-    with pytest.raises(ValueError, match="study/first has records of 7,664 parameters, 'x' is a network of 6,754"):
+    with pytest.raises(ValueError, match="study/first has records of 7,516 parameters, 'x' is a network of 6,754"):
         utils.recorded_ladder({"x": (models.Model_1(), "study/first")})
 
 
