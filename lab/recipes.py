@@ -1,11 +1,18 @@
 """Recipes are data: all that decides a run but its seed. The three steps of the notebooks are three of them."""
 
+import inspect
 from dataclasses import dataclass, field, replace
+
+import models
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """A network with its switches, and how it is trained; the fields have the names of the notebooks' constants."""
+    """A network with its switches, and how it is trained; the fields have the names of the notebooks' constants.
+
+    Switches that are not named get the network's own defaults, here and now: a record has all of them, and is not
+    mistaken for one of today's network when a default changes.
+    """
 
     network: str
     switches: dict[str, object] = field(default_factory=dict)
@@ -20,6 +27,13 @@ class Recipe:
     plain_epochs: int = 0
     bfloat16: bool = True  # where the device is fast at it
     held_out: bool = False  # train on the first 50,000 training images and measure on the last 10,000
+
+    def __post_init__(self) -> None:
+        parameters = inspect.signature(getattr(models, self.network)).parameters
+        switches = {name: parameter.default for name, parameter in parameters.items()} | self.switches
+        # as JSON gives them back: lists, where the defaults are tuples
+        plain = {name: list(value) if isinstance(value, tuple) else value for name, value in switches.items()}
+        object.__setattr__(self, "switches", plain)  # the way around `frozen`
 
 
 STEP_1 = Recipe("Model_1")

@@ -3,12 +3,13 @@
 import json
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 import torch
 
+import models
 import utils
 from lab import study as studies
 from lab.bench import bench
@@ -36,6 +37,13 @@ def test_a_study_writes_one_record_a_run_and_repeats_none(tiny_study, capsys):
     studies.study("tiny", seeds=[0, 1])
     assert {path.name: path.read_bytes() for path in tiny_study.iterdir()} == records
     assert "0 of 2 runs are missing" in capsys.readouterr().out
+
+
+def test_a_recipe_names_every_switch_so_that_a_changed_default_makes_another_recipe(monkeypatch):
+    before = Recipe("Model_1")
+    assert before == Recipe("Model_1", {"dropout": 0.0, "channels": (8, 14, 10, 10, 10)})
+    monkeypatch.setitem(models.Model_1.__init__.__kwdefaults__, "dropout", 0.5)
+    assert Recipe("Model_1") != before == Recipe(**json.loads(json.dumps(asdict(before))))
 
 
 def test_a_record_has_the_recipe_and_what_was_measured(tiny_study):
