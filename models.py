@@ -159,7 +159,7 @@ class Model_2(Network):
         *,
         pool_at: int = 5,
         batch_norm: bool = True,
-        dropout: float = 0.05,
+        dropout: float = 0.1,
         separable: bool = True,
         capacity: int = 40,
         gap: bool = True,

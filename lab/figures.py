@@ -11,7 +11,7 @@ import utils
 
 STEPS = {
     "step1": "Step 1: batch norm",
-    "step2": "Step 2: + pooling at 5, GAP, capacity, dropout",
+    "step2": "Step 2: + pooling at 5, GAP, capacity, separable, dropout",
     "step3": "Step 3: + augmentation, StepLR",
 }
 PICTURE = Path(__file__).parent / "results" / "steps.png"
