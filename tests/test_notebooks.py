@@ -174,11 +174,12 @@ def test_step_1_overfits_step_2_closes_the_gap():
     assert sum(gaps[2]) / len(gaps[2]) < sum(gaps[1]) / len(gaps[1]) / 2
 
 
-def test_step_3_is_consistent_for_each_of_five_seeds():
+def test_step_3_meets_both_targets_for_each_of_five_seeds():
     runs = utils.load_records("steps", "step3")
     assert list(runs) == [0, 1, 2, 3, 4]
     for run in runs.values():
         assert utils.verdict(run).consistent
+        assert run.mean_last_five >= 99.50
         assert run.parameters < 8_000 and len(run) <= 15
 
 
