@@ -197,6 +197,12 @@ def test_the_readme_has_the_row_of_each_step():
         assert row in readme, row
 
 
+def test_the_readme_says_between_which_figures_step_3_lies():
+    last = [percent for run in utils.load_records("steps", "step3").values() for percent in run.last_five]
+    sentence = f"Step 3's last five epochs lie between {min(last):.2f} and {max(last):.2f} %, over all seeds."
+    assert sentence in (ROOT / "README.md").read_text()
+
+
 def test_the_readme_has_the_recorded_timings():
     readme = (ROOT / "README.md").read_text()
     timed = json.loads((ROOT / utils.RECORDS / "bench.json").read_text())
