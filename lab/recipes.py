@@ -76,7 +76,6 @@ STUDIES: dict[str, dict[str, Recipe]] = {
         "step1": _held_out(STEP_1),
         "step2": _held_out(STEP_2),
         "less_dropout": _held_out(STEP_2, switches={"dropout": 0.05}),
-        "more_dropout": _held_out(STEP_2, switches={"dropout": 0.2}),
         "step3": _held_out(STEP_3),
         "whole": _held_out(STEP_3, switches={**WHOLE, "dropout": 0.0}),
         "float32": _held_out(STEP_3, bfloat16=False),
