@@ -71,6 +71,14 @@ def has_fast_bfloat16(device: torch.device) -> bool:
     return False
 
 
+def fast_layout(device: torch.device) -> torch.memory_format:
+    """How a network's weights and maps lie in memory: with the channels last, which convolutions are fastest at.
+
+    Not on Apple's GPU, whose kernels are written for the channels first.
+    """
+    return torch.contiguous_format if device.type == "mps" else torch.channels_last
+
+
 def environment(device: torch.device, bfloat16: bool = True) -> dict[str, str | int]:
     """What, beside recipe and seed, decides the last bits of a run; two runs can be compared bit by bit if all agree.
 
@@ -467,7 +475,7 @@ def train(
     """
     device = loader.digits.images.device
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=bfloat16 and has_fast_bfloat16(device))
-    model.train()
+    model.train().to(memory_format=fast_layout(device))
     total_loss, correct = 0.0, 0
     for batch, (images, labels) in enumerate(loader, start=1):
         with autocast:
@@ -492,7 +500,7 @@ def train(
 @torch.no_grad()
 def test(model: nn.Module, loader: Loader) -> tuple[float, int]:
     """The mean loss and the number of correct predictions, in evaluation mode and float32."""
-    model.eval()
+    model.eval().to(memory_format=fast_layout(loader.digits.images.device))
     total_loss, correct = 0.0, 0
     for images, labels in loader:
         logits = _ten_logits(model, images)

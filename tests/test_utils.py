@@ -653,6 +653,29 @@ def test_the_network_computes_in_bfloat16_where_that_is_fast_and_allowed(stand_i
     assert seen == {(True, expected), (False, torch.float32)}  # testing stays in float32
 
 
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+def test_maps_lie_in_memory_as_is_fastest_and_the_numbers_are_the_same(stand_in, monkeypatch, layout):
+    monkeypatch.setattr(utils, "has_fast_bfloat16", lambda device: False)
+    torch.manual_seed(0)
+    model = models.Model_2(dropout=0.0)
+    other = copy.deepcopy(model)
+    loader = Loader(stand_in[0][:200], 100, make_transform())
+    expected = [utils.train(other, loader, utils.make_optimizer(other, 0.05)), utils.test(other, loader)]
+
+    monkeypatch.setattr(utils, "fast_layout", lambda device: layout)
+    seen = set()
+    model.features[2].register_forward_hook(lambda block, _, maps: seen.add(maps.is_contiguous(memory_format=layout)))
+    measured = [utils.train(model, loader, utils.make_optimizer(model, 0.05)), utils.test(model, loader)]
+    assert seen == {True}
+    assert [loss for loss, _ in measured] == pytest.approx([loss for loss, _ in expected], rel=1e-4)
+
+
+def test_channels_lie_last_but_on_apples_gpu():
+    kinds = {kind: utils.fast_layout(torch.device(kind)) for kind in ("cpu", "cuda", "mps")}
+    last, first = torch.channels_last, torch.contiguous_format
+    assert kinds == {"cpu": last, "cuda": last, "mps": first}
+
+
 @pytest.mark.parametrize("outputs", [9, 11, 1])
 def test_a_network_with_other_than_ten_outputs_is_refused(outputs):
     model, loader = linear(outputs), Loader(some_digits(4), 4, make_transform())
@@ -1144,7 +1167,7 @@ def record(test_correct: list[int], *, dataset: str = "MNIST", test_images: int 
             "dataset": dataset,
             "train_images": 60_000,
             "test_images": test_images,
-            "parameters": 7_516,
+            "parameters": 7_450,
             "seed": 0,
             "environment": utils.environment(CPU),
             "learning_rate": [0.1] * epochs,
@@ -1276,7 +1299,7 @@ def test_the_ladder_has_a_row_a_recipe_and_its_change_to_the_one_above():
     assert len(lines) == 3
     assert lines[0].startswith("seeds 0 1 2 ")
     assert lines[1].split() == ["skeleton", "6,754", "99.10", "99.00", "0.60"]
-    assert lines[2].split() == ["capacity", "7,516", "99.30", "99.10", "0.40", *["+0.20", "(-0.05", "to", "+0.45)"]]
+    assert lines[2].split() == ["capacity", "7,450", "99.30", "99.10", "0.40", *["+0.20", "(-0.05", "to", "+0.45)"]]
 
 
 def test_records_are_loaded_by_seed(tmp_path):
@@ -1322,7 +1345,7 @@ def test_where_there_are_no_records_a_sentence_says_how_to_get_them():
 
 @pytest.mark.usefixtures("recorded")
 def test_records_of_a_network_of_another_size_are_not_shown_beside_it():
-    with pytest.raises(ValueError, match="study/first has records of 7,516 parameters, 'x' is a network of 6,754"):
+    with pytest.raises(ValueError, match="study/first has records of 7,450 parameters, 'x' is a network of 6,754"):
         utils.recorded_ladder({"x": (models.Model_1(), "study/first")})
 
 
