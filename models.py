@@ -24,10 +24,10 @@ class Network(nn.Module):
     pool_at:         the receptive field, in pixels, at which the maps are pooled: 3 is after the first
                      convolution, 5 after the second, and so on
     batch_norm:      normalize the output of each convolution over the batch (without it: a bias)
-    dropout:         probability of zeroing a whole channel of an image after each convolution behind the pooling.
-                     The neighbours of a zeroed activation tell nearly the same, a zeroed map is missed (Tompson et
-                     al., "Efficient object localization using convolutional networks", 2015); and to draw a number a
-                     channel costs nothing, where one for each activation takes as long as the convolutions
+    dropout:         probability of zeroing a channel of an image after each convolution behind the pooling. Whole
+                     channels, since the neighbours of a single activation tell nearly what it told (Tompson et al.,
+                     "Efficient object localization using convolutional networks", 2015), and since drawing a number
+                     for each activation would take half as long as the convolutions
     separable:       make each convolution behind the pooling of two: a 3x3 filter for each channel by itself, then
                      a 1x1 convolution that mixes the channels (Chollet, "Xception", 2017). From m to n channels
                      that takes 9 m + m n weights in place of 9 m n, so that the layers can be wider

@@ -904,7 +904,7 @@ def show_curves(history: History) -> Figure:
                     color="gray",
                 )
         axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.legend(loc="center right", fontsize=8)
+    figure.legend(handles=accuracy.get_legend_handles_labels()[0], loc="outside lower center", ncols=3, fontsize=8)
     plt.close(figure)
     return figure
 
@@ -951,20 +951,17 @@ RECORDS = Path("lab/results")
 
 
 def load_records(study: str, recipe: str, folder: str | Path = RECORDS) -> dict[int, History]:
-    """The recorded runs of one recipe of a study, by seed. Raises FileNotFoundError where there are none."""
-    histories = [
-        History(**json.loads(path.read_text())["history"])
-        for path in sorted(Path(folder, study).glob(f"{recipe}.seed*.json"))
-    ]
+    """The recorded runs of one recipe of a study, by seed.
+
+    Raises FileNotFoundError where there are none, and ValueError, naming the file, for one that is no record.
+    """
+    histories = [_read_record(path) for path in Path(folder, study).glob(f"{recipe}.seed*.json")]
     if not histories:
         raise FileNotFoundError(
             f"there are no records of {recipe} in {Path(folder, study)}: clone the repository, which has them, or make "
             f"them with `python -m lab study {study}`"
         )
     return {history.seed: history for history in sorted(histories, key=lambda history: history.seed)}
-
-
-_YES_NO = {True: "yes", False: "no", None: "not judged"}
 
 
 def _read_record(path: Path) -> History:
@@ -974,20 +971,28 @@ def _read_record(path: Path) -> History:
         raise ValueError(f"{path} is not a record of a study: {error}") from None
 
 
-def seeds_table(records: Mapping[int, History]) -> str:
-    """One row a seed: the last five epochs, their mean and worst, the gap between train and test, the verdict."""
-    lines = ["seed   last five epochs, test %        mean   worst   train - test   consistent"]
+_YES_NO = {True: "yes", False: "no", None: "not judged"}
+
+
+def seeds_table(records: Mapping[int, History], images: str = "test") -> str:
+    """One row a seed: the last five epochs, their mean and worst, the gap between train and test, the verdict.
+
+    `images` is what the table calls the images that were measured on.
+    """
+    last_title, gap_title = f"last five epochs, {images} %", f"train - {images}"
+    lines = [f"seed   {last_title:<29} {'mean':>6} {'worst':>7}   {gap_title:>12}   consistent"]
+    width = max(12, len(gap_title)) + 2
     for seed, run in records.items():
         last = " ".join(f"{percent:.2f}" for percent in run.last_five)
         lines.append(
-            f"{seed:>4}   {last:<29} {run.mean_last_five:>6.2f} {min(run.last_five):>7.2f} {run.gap:>14.2f}   "
+            f"{seed:>4}   {last:<29} {run.mean_last_five:>6.2f} {min(run.last_five):>7.2f} {run.gap:>{width}.2f}   "
             f"{_YES_NO[verdict(run).consistent]}"
         )
     runs = records.values()
     means, gaps = [run.mean_last_five for run in runs], [run.gap for run in runs]
     met = sum(verdict(run).consistent is True for run in runs)
     lines.append(
-        f" all   {'':<29} {np.mean(means):>6.2f} {min(min(run.last_five) for run in runs):>7.2f} {np.mean(gaps):>14.2f}   "
+        f" all   {'':<29} {np.mean(means):>6.2f} {min(min(run.last_five) for run in runs):>7.2f} {np.mean(gaps):>{width}.2f}   "
         f"{met} of {len(records)}"
     )
     return "\n".join(lines)
@@ -1018,40 +1023,42 @@ def paired_difference(after: Mapping[int, History], before: Mapping[int, History
     return Difference(float(mean), float(mean - reach), float(mean + reach))
 
 
-def ladder_table(rows: Mapping[str, Mapping[int, History]]) -> str:
+def ladder_table(rows: Mapping[str, Mapping[int, History]], images: str = "test") -> str:
     """One row a recipe, each a change on the one above: parameters, accuracy over seeds, difference to the row above.
 
     All rows are of the same seeds, those that every recipe is recorded for. Raises ValueError for fewer than two.
+    `images` is what the table calls the images that were measured on.
     """
     seeds = sorted(set.intersection(*(set(records) for records in rows.values())))
     if len(seeds) < 2:
         raise ValueError(f"{len(seeds)} seeds are recorded for all of {', '.join(rows)}, expected at least 2")
     title = f"seeds {' '.join(map(str, seeds))}"
     width = max(map(len, [*rows, title]))
-    lines = [f"{title:<{width}}   parameters   test %   worst   train - test   change to the row above (95 % interval)"]
+    percent, gap = f"{images + ' %':>8}", f"{'train - ' + images:>14}"
+    lines = [f"{title:<{width}}   parameters {percent}   worst {gap}   change to the row above (95 % interval)"]
     above = None
     for name, records in rows.items():
         runs = {seed: records[seed] for seed in seeds}
         change = paired_difference(runs, above) if above else ""
         lines.append(
             f"{name:<{width}}   {runs[seeds[0]].parameters:>10,} "
-            f"{np.mean([run.mean_last_five for run in runs.values()]):>8.2f} "
+            f"{np.mean([run.mean_last_five for run in runs.values()]):>{len(percent)}.2f} "
             f"{min(min(run.last_five) for run in runs.values()):>7.2f} "
-            f"{np.mean([run.gap for run in runs.values()]):>14.2f}   {change}".rstrip()
+            f"{np.mean([run.gap for run in runs.values()]):>{len(gap)}.2f}   {change}".rstrip()
         )
         above = runs
     return "\n".join(lines)
 
 
-def recorded_seeds(study: str, recipe: str) -> str:
+def recorded_seeds(study: str, recipe: str, images: str = "test") -> str:
     """The table of one recipe's recorded runs; where there are no records, a sentence that says how to get them."""
     try:
-        return seeds_table(load_records(study, recipe))
+        return seeds_table(load_records(study, recipe), images)
     except FileNotFoundError as missing:
         return str(missing)
 
 
-def recorded_ladder(rows: Mapping[str, tuple[nn.Module, str]]) -> str:
+def recorded_ladder(rows: Mapping[str, tuple[nn.Module, str]], images: str = "test") -> str:
     """The table of recorded runs for networks that are one change apart: {"+ GAP": (Model_1(gap=True), "ladder/gap")}.
 
     Where there are no records, a sentence that says how to get them. Raises ValueError for a record of a network with
@@ -1066,4 +1073,4 @@ def recorded_ladder(rows: Mapping[str, tuple[nn.Module, str]]) -> str:
         here, there = sum(p.numel() for p in model.parameters()), next(iter(records[name].values())).parameters
         if here != there:
             raise ValueError(f"{place} has records of {there:,} parameters, {name!r} is a network of {here:,}")
-    return ladder_table(records)
+    return ladder_table(records, images)

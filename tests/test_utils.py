@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import pickle
 import random
+import re
 import shutil
 import socket
 import sys
@@ -1269,6 +1270,16 @@ def test_the_table_of_seeds_has_a_row_a_seed_and_one_for_all():
     assert together == ["all", "99.43", "99.39", "0.25", "1", "of", "2"]
 
 
+def test_the_tables_name_the_images_that_were_measured_on():
+    runs = seeds([9_940] * 5, [9_939] * 5)
+    for table in (utils.seeds_table(runs, "held-out"), utils.ladder_table({"one": runs, "two": runs}, "held-out")):
+        title, *rows = table.splitlines()
+        assert "held-out %" in title and "train - held-out" in title and "test" not in table
+        end = title.index("train - held-out") + len("train - held-out")
+        for row in rows:  # the gap ends where its title ends
+            assert re.search(r" \d\.\d\d$", row[:end]) and row[end : end + 1] in ("", " ")
+
+
 def test_a_paired_difference_is_the_one_worked_out_by_hand():
     before = seeds([9_900] * 5, [9_910] * 5, [9_920] * 5)
     after = seeds([9_910] * 5, [9_930] * 5, [9_950] * 5)
@@ -1277,6 +1288,14 @@ def test_a_paired_difference_is_the_one_worked_out_by_hand():
     half = 4.302653 * 0.1 / math.sqrt(3)
     assert difference == pytest.approx((0.2, 0.2 - half, 0.2 + half), abs=1e-6)
     assert str(difference) == "+0.20 (-0.05 to +0.45)"
+
+
+@pytest.mark.parametrize("content", ['{"recipe"', "{}", "[]", '{"history": {}}'])
+def test_a_torn_record_of_a_study_is_named(tmp_path, content):
+    (tmp_path / "study").mkdir()
+    (tmp_path / "study" / "first.seed0.json").write_text(content)
+    with pytest.raises(ValueError, match=r"first\.seed0\.json is not a record of a study"):
+        utils.load_records("study", "first", tmp_path)
 
 
 def test_only_seeds_that_both_recipes_have_are_paired():
