@@ -1,7 +1,8 @@
-"""What several tests stand on: the real archives, a real web server, and figures that open no window."""
+"""What several tests stand on: the real archives, a real web server, processes, and figures that open no window."""
 
 import gzip
 import http.server
+import multiprocessing
 import os
 import shutil
 import sys
@@ -16,11 +17,16 @@ from torchvision.datasets import MNIST
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))  # so that `import utils` works from any directory
+import utils
+
 matplotlib.use("Agg")
 torch.set_num_threads(1)  # the tests' networks are so small that a second thread would only wait for the first
 
 # Read before any test changes the environment
 SHELF = Path(os.environ.get("MNIST_ARCHIVES") or REPOSITORY.parent / "shared" / "mnist").resolve()
+
+
+NOWHERE = "http://127.0.0.1:9/"  # nobody listens here: as good as no network, and fails at once
 
 
 @pytest.fixture(scope="session")
@@ -112,3 +118,33 @@ def mirror(archives: Path) -> Iterator[Mirror]:
     server.shutdown()
     server.server_close()
     thread.join()
+
+
+@pytest.fixture
+def alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No variable of the caller's, no proxy and no mirror reaches into a test."""
+    for name in ("MNIST_ARCHIVES", "SESSION7_DATASET", "SESSION7_SHORT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setattr(MNIST, "mirrors", [NOWHERE])
+
+
+@pytest.fixture(scope="session")
+def stand_in() -> tuple[utils.Digits, utils.Digits]:
+    """scikit-learn's digits, which are there without a download: to learn from in a second."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SESSION7_DATASET", "digits")
+        return utils.load_data(torch.device("cpu"))
+
+
+@pytest.fixture(scope="session")
+def processes() -> Iterator[multiprocessing.context.ForkServerContext]:
+    """Makes processes from one that has imported everything already: starting a run takes no seconds."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["utils", "models"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(Path(utils.__file__).parent), prepend=os.pathsep)
+        first = context.Process(target=int)  # starts the one that the others come from
+        first.start()
+        first.join()
+    yield context

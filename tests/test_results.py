@@ -1,0 +1,359 @@
+"""Verdict, records over seeds, and pictures."""
+
+import json
+import math
+import re
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+from helpers import CPU, Run, constant, leftovers, linear, some_digits
+from torch import nn
+
+import models
+import utils
+from utils import Digits, History, make_transform
+
+pytestmark = pytest.mark.usefixtures("alone")
+
+# ---------------------------------------------------------------------------------------------------------------------
+# History and verdict
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def record(test_correct: list[int], *, dataset: str = "MNIST", test_images: int = 10_000, **more) -> History:
+    """The history of a run with these numbers of correct test images."""
+    epochs = len(test_correct)
+    return History(
+        **{
+            "dataset": dataset,
+            "train_images": 60_000,
+            "test_images": test_images,
+            "parameters": 7_450,
+            "seed": 0,
+            "environment": utils.environment(CPU),
+            "learning_rate": [0.1] * epochs,
+            "train_loss": [0.05] * epochs,
+            "train_correct": [59_000] * epochs,
+            "test_loss": [0.02] * epochs,
+            "test_correct": test_correct,
+            "seconds": [1.5] * epochs,
+            "final_train_correct": 59_820,
+        }
+        | more
+    )
+
+
+GOOD, SHORT = 9_940, 9_939
+
+
+@pytest.mark.parametrize(
+    "test_correct, consistent, sentence",
+    [
+        ([GOOD] * 5, True, "yes: each of the last 5 epochs is at 99.40 % or more"),
+        ([SHORT] * 10 + [GOOD] * 5, True, "yes"),
+        *[
+            ([GOOD] * 10 + [SHORT if i == j else 9_990 for i in range(5)], False, "no: 1 of the last 5")
+            for j in range(5)
+        ],
+        ([GOOD] * 10 + [SHORT] * 5, False, "no: 5 of the last 5"),
+        ([GOOD] * 15, True, "yes"),
+        ([GOOD] * 16, False, "no: 16 epochs, at most 15 are allowed"),
+        ([GOOD] * 4, None, "not judged: 4 epochs, expected at least 5"),
+        ([], None, "not judged: 0 epochs"),
+    ],
+)
+def test_consistent_means_each_of_the_last_five_of_at_most_fifteen_epochs(test_correct, consistent, sentence):
+    verdict = utils.verdict(record(test_correct))
+    assert verdict.consistent is consistent
+    assert str(verdict).startswith(sentence)
+
+
+def test_the_stand_in_is_not_judged(stand_in):
+    verdict = utils.verdict(record([360] * 5, dataset=stand_in[0].dataset, test_images=360))
+    assert verdict == (None, "not judged: this is not MNIST")
+
+
+@pytest.mark.parametrize("test_images, enough", [(1_000, 994), (500, 497), (999, 994), (60_000, 59_640)])
+def test_the_limit_is_exact_for_other_numbers_of_test_images(test_images, enough):
+    assert utils.verdict(record([enough] * 5, test_images=test_images)).consistent is True
+    assert utils.verdict(record([enough - 1] * 5, test_images=test_images)).consistent is False
+
+
+def test_percentages_are_counts_divided_once():
+    history = record([9_930, 9_941, 9_942, 9_943, 9_944, 9_945], train_correct=[30_000] * 6)
+    assert history.test_accuracy == [99.30, 99.41, 99.42, 99.43, 99.44, 99.45]
+    assert history.last_five == [99.41, 99.42, 99.43, 99.44, 99.45]
+    assert history.mean_last_five == 99.43
+    assert history.best == 99.45
+    assert history.train_accuracy == [50.0] * 6
+    assert history.final_train_accuracy == 99.7
+    assert history.gap == pytest.approx(0.25)
+
+
+def test_a_record_comes_back_from_its_file_as_it_was(stand_in, tmp_path):
+    history = Run(stand_in, make=linear).fit(2)
+    history.save(tmp_path / "new folder" / "run.json")
+    assert History.load(tmp_path / "new folder" / "run.json") == history
+    assert leftovers(tmp_path) == []
+
+
+@pytest.mark.parametrize("content", ['{"dataset": "MN', "", "[1]", "{}", '{"other": 1}', "3", "\x00"])
+def test_a_torn_or_foreign_record_is_named(tmp_path, content):
+    (tmp_path / "run.json").write_text(content)
+    with pytest.raises(ValueError, match=f"{tmp_path / 'run.json'} is not a record of a run"):
+        History.load(tmp_path / "run.json")
+
+
+def test_a_record_that_cannot_be_written_leaves_the_old_one(tmp_path):
+    path = tmp_path / "run.json"
+    record([9_940]).save(path)
+    with pytest.raises(TypeError):
+        record([torch.tensor(9_941)]).save(path)
+    assert History.load(path).test_correct == [9_940]
+    assert leftovers(tmp_path) == []
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Runs over seeds
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def seeds(*last_fives: list[int], **more) -> dict[int, History]:
+    return {seed: record(last_five, seed=seed, **more) for seed, last_five in enumerate(last_fives)}
+
+
+def test_the_table_of_seeds_has_a_row_a_seed_and_one_for_all():
+    table = utils.seeds_table(seeds([9_940, 9_941, 9_942, 9_943, 9_944], [9_939, 9_945, 9_945, 9_945, 9_946]))
+    _, first, second, together = [line.split() for line in table.splitlines()]
+    assert first == ["0", "99.40", "99.41", "99.42", "99.43", "99.44", "99.42", "99.40", "0.26", "yes"]
+    assert second == ["1", "99.39", "99.45", "99.45", "99.45", "99.46", "99.44", "99.39", "0.24", "no"]
+    assert together == ["all", "99.43", "99.39", "0.25", "1", "of", "2"]
+
+
+def test_the_tables_name_the_images_that_were_measured_on():
+    runs = seeds([9_940] * 5, [9_939] * 5)
+    for table in (utils.seeds_table(runs, "held-out"), utils.ladder_table({"one": runs, "two": runs}, "held-out")):
+        title, *rows = table.splitlines()
+        assert "held-out %" in title and "train - held-out" in title and "test" not in table
+        end = title.index("train - held-out") + len("train - held-out")
+        for row in rows:  # the gap ends where its title ends
+            assert re.search(r" \d\.\d\d$", row[:end]) and row[end : end + 1] in ("", " ")
+
+
+def test_a_paired_difference_is_the_one_worked_out_by_hand():
+    before = seeds([9_900] * 5, [9_910] * 5, [9_920] * 5)
+    after = seeds([9_910] * 5, [9_930] * 5, [9_950] * 5)
+    difference = utils.paired_difference(after, before)
+    # differences 0.1, 0.2, 0.3 points: mean 0.2, deviation 0.1; Student's t for 2 degrees of freedom is 4.302653
+    half = 4.302653 * 0.1 / math.sqrt(3)
+    assert difference == pytest.approx((0.2, 0.2 - half, 0.2 + half), abs=1e-6)
+    assert str(difference) == "+0.20 (-0.05 to +0.45)"
+
+
+@pytest.mark.parametrize("content", ['{"recipe"', "{}", "[]", '{"history": {}}'])
+def test_a_torn_record_of_a_study_is_named(tmp_path, content):
+    (tmp_path / "study").mkdir()
+    (tmp_path / "study" / "first.seed0.json").write_text(content)
+    with pytest.raises(ValueError, match=r"first\.seed0\.json is not a record of a study"):
+        utils.load_records("study", "first", tmp_path)
+
+
+def test_only_seeds_that_both_recipes_have_are_paired():
+    before = seeds([9_900] * 5, [9_910] * 5, [9_920] * 5)
+    after = seeds([9_910] * 5, [9_930] * 5) | {7: record([0] * 5, seed=7)}
+    assert utils.paired_difference(after, before).mean == pytest.approx(0.15)
+
+
+@pytest.mark.parametrize("common", [0, 1])
+def test_fewer_than_two_seeds_in_common_are_no_pairs(common):
+    before, after = seeds(*[[9_900] * 5] * common), seeds([9_900] * 5, [9_910] * 5)
+    with pytest.raises(ValueError, match=f"{common} seeds in common, expected at least 2"):
+        utils.paired_difference(after, before)
+
+
+def test_the_ladder_has_a_row_a_recipe_and_its_change_to_the_one_above():
+    skeleton = seeds([9_900] * 5, [9_910] * 5, [9_920] * 5, parameters=6_754)
+    capacity = seeds([9_910] * 5, [9_930] * 5, [9_950] * 5)
+    lines = utils.ladder_table({"skeleton": skeleton, "capacity": capacity}).splitlines()
+    assert len(lines) == 3
+    assert lines[0].startswith("seeds 0 1 2 ")
+    assert lines[1].split() == ["skeleton", "6,754", "99.10", "99.00", "0.60"]
+    assert lines[2].split() == ["capacity", "7,450", "99.30", "99.10", "0.40", *["+0.20", "(-0.05", "to", "+0.45)"]]
+
+
+def test_records_are_loaded_by_seed(tmp_path):
+    (tmp_path / "study").mkdir()
+    for seed in (10, 2, 0):
+        content = {"history": vars(record([9_940 + seed] * 5, seed=seed)), "recipe": "any"}
+        (tmp_path / "study" / f"step3.seed{seed}.json").write_text(json.dumps(content))
+        (tmp_path / "study" / f"step33.seed{seed}.json").write_text("that of another recipe")
+    records = utils.load_records("study", "step3", tmp_path)
+    assert list(records) == [0, 2, 10]
+    assert records[2] == record([9_942] * 5, seed=2)
+
+
+def test_missing_records_are_named_with_the_way_to_get_them(tmp_path):
+    with pytest.raises(
+        FileNotFoundError, match=f"no records of step3 in {tmp_path}/ladder.*python -m lab study ladder"
+    ):
+        utils.load_records("ladder", "step3", tmp_path)
+
+
+@pytest.fixture
+def recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A repository with the records of two recipes, in which the tests stand."""
+    monkeypatch.chdir(tmp_path)
+    for recipe, runs in {"first": seeds([9_900] * 5, [9_910] * 5), "second": seeds([9_940] * 5, [9_960] * 5)}.items():
+        for seed, run in runs.items():
+            utils.write_json(utils.RECORDS / "study" / f"{recipe}.seed{seed}.json", {"history": vars(run)})
+
+
+@pytest.mark.usefixtures("recorded")
+def test_recorded_runs_are_shown_as_the_tables_of_their_records():
+    first, second = (utils.load_records("study", recipe) for recipe in ("first", "second"))
+    assert utils.recorded_seeds("study", "first") == utils.seeds_table(first)
+    rows = {"one": (models.Model_2(), "study/first"), "two": (models.Model_2(), "study/second")}
+    assert utils.recorded_ladder(rows) == utils.ladder_table({"one": first, "two": second})
+
+
+@pytest.mark.usefixtures("recorded")
+def test_where_there_are_no_records_a_sentence_says_how_to_get_them():
+    sentences = utils.recorded_seeds("study", "third"), utils.recorded_ladder({"x": (linear(), "study/third")})
+    assert all("no records of third" in sentence and "python -m lab study study" in sentence for sentence in sentences)
+
+
+@pytest.mark.usefixtures("recorded")
+def test_records_of_a_network_of_another_size_are_not_shown_beside_it():
+    with pytest.raises(ValueError, match="study/first has records of 7,450 parameters, 'x' is a network of 6,754"):
+        utils.recorded_ladder({"x": (models.Model_1(), "study/first")})
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Pictures
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def images_of(figure: plt.Figure) -> list[np.ndarray]:
+    return [np.asarray(axes.images[0].get_array()) for axes in figure.axes if axes.images]
+
+
+def titles_of(figure: plt.Figure) -> list[str]:
+    return [axes.get_title() for axes in figure.axes if axes.images]
+
+
+@pytest.fixture
+def no_figure_left_open() -> Iterator[None]:
+    yield
+    assert plt.get_fignums() == []
+
+
+pictured = pytest.mark.usefixtures("no_figure_left_open")
+
+
+@pictured
+@pytest.mark.parametrize("count, shown", [(20, 20), (3, 3), (100, 25)])
+def test_samples_are_the_first_images_with_their_labels(count, shown):
+    digits = some_digits(25)
+    figure = utils.show_samples(digits, count)
+    assert titles_of(figure) == [str(i % 10) for i in range(shown)]
+    assert all(np.array_equal(image, digits.images[i]) for i, image in enumerate(images_of(figure)))
+    assert figure.get_suptitle() == "Training images"
+
+
+@pictured
+def test_an_augmented_image_is_different_each_time():
+    digits = some_digits(5)
+    figure = utils.show_augmented(digits, make_transform({"rotation": 10}), index=3, times=12)
+    images = images_of(figure)
+    assert len(images) == 12 and len({image.tobytes() for image in images}) == 12
+    assert figure.get_suptitle() == "One 3, 12 times"
+
+
+@pictured
+def test_an_image_that_is_not_augmented_is_the_same_each_time():
+    digits = some_digits(5)
+    images = images_of(utils.show_augmented(digits, make_transform(), index=2))
+    assert len(images) == 20 and len({image.tobytes() for image in images}) == 1
+    np.testing.assert_allclose(images[0], (digits.images[2] / 255 - 0.1307) / 0.3081, rtol=1e-5, atol=1e-6)
+
+
+def brightness_says_zero() -> nn.Sequential:
+    """Always says 0, and is the surer the brighter the image."""
+    model = constant([3.0] + [0.0] * 9)
+    with torch.no_grad():
+        model[1].weight[0] = 1e-3
+    return model
+
+
+def test_mistakes_are_shown_the_surest_first(no_figure_left_open):
+    brightness = torch.tensor([10, 200, 90, 255, 50, 120], dtype=torch.uint8)
+    digits = Digits(brightness[:, None, None].expand(-1, 28, 28), torch.tensor([1, 0, 2, 3, 0, 4]), "MNIST")
+    figure = utils.show_mistakes(brightness_says_zero(), digits, count=3)
+    assert [image[0, 0] for image in images_of(figure)] == [255, 120, 90]
+    assert [title.split("\n")[0] for title in titles_of(figure)] == ["3, said 0", "4, said 0", "2, said 0"]
+    assert titles_of(figure)[0].endswith(" % sure")
+    assert figure.get_suptitle() == "4 of 6 test images are wrong, the surest first"
+
+
+def test_a_network_that_makes_no_mistake_has_none_to_show(no_figure_left_open):
+    digits = Digits(torch.zeros(3, 28, 28, dtype=torch.uint8), torch.zeros(3, dtype=torch.long), "MNIST")
+    figure = utils.show_mistakes(brightness_says_zero(), digits)
+    assert images_of(figure) == []
+    assert figure.get_suptitle().startswith("0 of 3 test images are wrong")
+
+
+def dotted(axes: plt.Axes) -> list[float]:
+    return [float(line.get_xdata()[0]) for line in axes.lines if line.get_linestyle() == ":"]
+
+
+@pictured
+def test_curves_show_every_epoch_the_target_and_the_changes_of_the_rate():
+    history = record([9_900, 9_930, 9_940, 9_941, 9_942], learning_rate=[0.1, 0.1, 0.01, 0.01, 0.001])
+    accuracy, loss = utils.show_curves(history).axes
+    assert [list(line.get_xdata()) for line in accuracy.lines[:2]] == [[1, 2, 3, 4, 5]] * 2
+    assert list(accuracy.lines[0].get_ydata()) == history.train_accuracy
+    assert list(accuracy.lines[1].get_ydata()) == history.test_accuracy
+    assert list(loss.lines[0].get_ydata()) == history.train_loss
+    assert list(loss.lines[1].get_ydata()) == history.test_loss
+    assert targets(accuracy) == [99.4] and targets(loss) == []
+    for axes in (accuracy, loss):
+        assert dotted(axes) == [2.5, 4.5]
+        assert [text.get_text().strip() for text in axes.texts] == ["rate 0.01", "rate 0.001"]
+
+
+def targets(axes: plt.Axes) -> list[float]:
+    return [line.get_ydata()[0] for line in axes.lines if line.get_linestyle() == "--"]
+
+
+@pictured
+def test_a_constant_rate_is_not_marked():
+    assert [dotted(axes) for axes in utils.show_curves(record([9_900] * 3)).axes] == [[], []]
+
+
+@pictured
+def test_pictures_of_the_stand_in_say_that_it_is_not_mnist_and_draw_no_target(stand_in):
+    digits = stand_in[1]
+    curves = utils.show_curves(record([300, 310], dataset=digits.dataset, test_images=360))
+    assert [targets(axes) for axes in curves.axes] == [[], []]
+    pictures = (
+        utils.show_samples(digits, 5),
+        utils.show_augmented(digits, make_transform(), times=5),
+        utils.show_mistakes(linear(), digits, 5),
+    )
+    titles = [figure.get_suptitle() for figure in pictures] + [axes.get_title() for axes in curves.axes]
+    assert len(titles) == 5 and all("not MNIST" in title for title in titles)
+
+
+@pictured
+@pytest.mark.parametrize("epochs", [0, 1])
+def test_curves_of_a_run_that_hardly_began_can_be_drawn(epochs):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        figure = utils.show_curves(record([9_900] * epochs))
+        figure.canvas.draw()
+    assert len(figure.axes[0].lines[1].get_xdata()) == epochs

@@ -1,0 +1,536 @@
+"""Training and checkpoints: by hand-worked numbers, and with processes that really die."""
+
+import copy
+import math
+import multiprocessing
+import os
+import pickle
+import random
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from helpers import CPU, Run, constant, leftovers, linear, some_digits
+from torch import Tensor, nn
+
+import models
+import utils
+from utils import Digits, History, Loader, load_data, make_transform
+
+pytestmark = pytest.mark.usefixtures("alone")
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Train and test
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+EIGHT_ZEROS_THREE_ONES = Digits(
+    torch.zeros(11, 28, 28, dtype=torch.uint8), torch.tensor([0] * 8 + [1] * 3), "eight zeros and three ones"
+)
+
+
+@pytest.mark.parametrize("batch_size", [8, 4, 11, 1])
+def test_training_counts_images_and_weights_losses_by_batch_size(batch_size):
+    # 4 for the zero: a batch mean of the ones is far from one of the zeros, so unweighted means would show
+    model = constant([4.0] + [0.0] * 9)
+    loader = Loader(EIGHT_ZEROS_THREE_ONES, batch_size, make_transform())
+    loss, correct = utils.train(model, loader, utils.make_optimizer(model, learning_rate=0.0))
+    right, wrong = -math.log(math.exp(4) / (math.exp(4) + 9)), -math.log(1 / (math.exp(4) + 9))
+    assert correct == 8 and type(correct) is int
+    assert loss == pytest.approx((8 * right + 3 * wrong) / 11, abs=1e-5)
+
+
+@pytest.mark.parametrize("batch_size", [64, 100, 7, 500])
+def test_testing_gives_the_loss_and_the_count_of_one_batch_of_all(stand_in, batch_size):
+    torch.manual_seed(0)
+    model = models.Model_2()
+    utils.train(model, Loader(stand_in[0][:200], 50, make_transform()), utils.make_optimizer(model, 0.05))
+    digits = stand_in[1][:150]
+    model.train()  # testing has to switch dropout and batch statistics off by itself
+    loss, correct = utils.test(model, Loader(digits, batch_size, make_transform()))
+    with torch.no_grad():
+        logits = model.eval()((digits.images.unsqueeze(1) / 255 - 0.1307) / 0.3081)
+    assert loss == pytest.approx(F.cross_entropy(logits, digits.labels).item(), abs=1e-5)
+    assert correct == sum(int(row.argmax()) == int(label) for row, label in zip(logits, digits.labels))
+    assert type(correct) is int and 0 < correct < 150
+
+
+def test_testing_changes_nothing_in_the_network(stand_in):
+    model = models.Model_2()
+    before = copy.deepcopy(model.state_dict())
+    utils.test(model, Loader(stand_in[1], 100, make_transform()))
+    assert same_weights(before, model.state_dict())
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_training_learns_and_keeps_weights_in_float32(stand_in):
+    torch.manual_seed(0)
+    model = models.Model_2()
+    loader = Loader(stand_in[0], 64, make_transform(), shuffle=True)
+    optimizer = utils.make_optimizer(model, 0.1)
+    first, second = (utils.train(model, loader, optimizer) for _ in range(2))
+    assert second[0] < first[0] / 2 and second[1] > first[1]
+    assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
+
+
+def test_weights_move_by_nesterovs_rule_and_gradients_do_not_pile_up():
+    model = linear()
+    weights, velocities = [p.detach().clone() for p in model.parameters()], [0.0, 0.0]
+    loader = Loader(some_digits(30), 10, make_transform())
+    utils.train(model, loader, utils.make_optimizer(model, 0.05, momentum=0.9, weight_decay=0.01))
+    for images, labels in loader:
+        with torch.autocast("cpu", torch.bfloat16, enabled=utils.has_fast_bfloat16(CPU)):
+            logits = F.linear(images.flatten(1), *[w.requires_grad_() for w in weights])
+        gradients = torch.autograd.grad(F.cross_entropy(logits.float(), labels), weights)
+        gradients = [g + 0.01 * w.detach() for g, w in zip(gradients, weights)]
+        velocities = [0.9 * v + g for v, g in zip(velocities, gradients)]
+        weights = [(w - 0.05 * (g + 0.9 * v)).detach() for w, g, v in zip(weights, gradients, velocities)]
+    for weight, expected in zip(model.parameters(), weights):
+        torch.testing.assert_close(weight.detach(), expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("fast", [True, False])
+@pytest.mark.parametrize("allowed", [True, False])
+def test_the_network_computes_in_bfloat16_where_that_is_fast_and_allowed(stand_in, monkeypatch, fast, allowed):
+    monkeypatch.setattr(utils, "has_fast_bfloat16", lambda device: fast)
+    run = Run(stand_in, make=linear, bfloat16=allowed)
+    seen = set()
+    run.model.register_forward_hook(lambda model, images, logits: seen.add((model.training, logits.dtype)))
+    expected = torch.bfloat16 if fast and allowed else torch.float32
+    assert run.fit(1).environment["precision"] == str(expected).removeprefix("torch.")
+    assert seen == {(True, expected), (False, torch.float32)}  # testing stays in float32
+
+
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+def test_maps_lie_in_memory_as_is_fastest_and_the_numbers_are_the_same(stand_in, monkeypatch, layout):
+    monkeypatch.setattr(utils, "has_fast_bfloat16", lambda device: False)
+    torch.manual_seed(0)
+    model = models.Model_2(dropout=0.0)
+    other = copy.deepcopy(model)
+    loader = Loader(stand_in[0][:200], 100, make_transform())
+    expected = [utils.train(other, loader, utils.make_optimizer(other, 0.05)), utils.test(other, loader)]
+
+    monkeypatch.setattr(utils, "fast_layout", lambda device: layout)
+    seen = set()
+    model.features[2].register_forward_hook(lambda block, _, maps: seen.add(maps.is_contiguous(memory_format=layout)))
+    measured = [utils.train(model, loader, utils.make_optimizer(model, 0.05)), utils.test(model, loader)]
+    assert seen == {True}
+    assert [loss for loss, _ in measured] == pytest.approx([loss for loss, _ in expected], rel=1e-4)
+
+
+def test_channels_lie_last_but_on_apples_gpu():
+    kinds = {kind: utils.fast_layout(torch.device(kind)) for kind in ("cpu", "cuda", "mps")}
+    last, first = torch.channels_last, torch.contiguous_format
+    assert kinds == {"cpu": last, "cuda": last, "mps": first}
+
+
+@pytest.mark.parametrize("outputs", [9, 11, 1])
+def test_a_network_with_other_than_ten_outputs_is_refused(outputs):
+    model, loader = linear(outputs), Loader(some_digits(4), 4, make_transform())
+    expected = rf"shape \(4, {outputs}\), expected \(4, 10\)"
+    with pytest.raises(ValueError, match=expected):
+        utils.train(model, loader, utils.make_optimizer(model, 0.1))
+    with pytest.raises(ValueError, match=expected):
+        utils.test(model, loader)
+
+
+def test_ten_maps_are_not_ten_logits():
+    with pytest.raises(ValueError, match=r"\(4, 10, 1, 1\), expected \(4, 10\)"):
+        utils.test(nn.Conv2d(1, 10, 28), Loader(some_digits(4), 4, make_transform()))
+
+
+@pytest.mark.parametrize("rate", [1e36, 1e38])
+def test_a_diverging_loss_stops_training_before_it_touches_the_weights(rate):
+    model, after_each_batch = linear(), []
+    loader = Loader(some_digits(40), 10, make_transform())
+    with pytest.raises(FloatingPointError) as error:
+        utils.train(
+            model,
+            loader,
+            utils.make_optimizer(model, rate),
+            epoch=3,
+            after_batch=lambda: after_each_batch.append(copy.deepcopy(model.state_dict())),
+        )
+    assert f"in epoch 3, batch {len(after_each_batch) + 1}, at learning rate {rate:g}" in str(error.value)
+    assert same_weights(after_each_batch[-1], model.state_dict())
+
+
+def test_infinite_weights_are_noticed_in_the_first_batch():
+    model = constant([math.inf] + [0.0] * 9)
+    with pytest.raises(FloatingPointError, match="the loss is nan in epoch 1, batch 1, at learning rate 0.1"):
+        utils.train(model, Loader(some_digits(4), 2, make_transform()), utils.make_optimizer(model, 0.1))
+
+
+def same_weights(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Fit
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def but_for_seconds(history: History) -> dict:
+    return {name: value for name, value in vars(history).items() if name != "seconds"}
+
+
+def test_a_negative_number_of_epochs_is_refused(stand_in):
+    with pytest.raises(ValueError, match="epochs is -1, expected 0 or more"):
+        Run(stand_in).fit(-1)
+
+
+def test_the_last_plain_epochs_train_on_images_as_the_test_sees_them(stand_in):
+    """Of a network whose weights stand still, a plain epoch's loss is the test's loss on the training images."""
+    run = Run(stand_in, make=linear, learning_rate=1e-30, rotation=180, plain_epochs=2)
+    as_tested = utils.test(run.model, Loader(run.train_loader.digits, 32, make_transform()))[0]
+    losses = run.fit(4).train_loss
+    assert losses[2:] == pytest.approx([as_tested] * 2, rel=0.01)
+    assert all(abs(loss / as_tested - 1) > 0.02 for loss in losses[:2])
+
+
+def test_a_negative_number_of_plain_epochs_is_refused(stand_in):
+    with pytest.raises(ValueError, match="plain_epochs is -1, expected 0 or more"):
+        Run(stand_in, plain_epochs=-1).fit(1)
+
+
+def test_zero_epochs_measure_the_untrained_network(stand_in):
+    run = Run(stand_in)
+    before = run.weights
+    history = run.fit(0)
+    assert len(history) == 0 and history.learning_rate == []
+    assert same_weights(before, run.model.state_dict())
+    assert (
+        history.final_train_correct == utils.test(run.model, Loader(run.train_loader.digits, 40, make_transform()))[1]
+    )
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_seed_does_not(stand_in):
+    runs = [Run(stand_in, seed=seed) for seed in (3, 3, 4)]
+    histories = [but_for_seconds(run.fit(2)) for run in runs]
+    assert histories[0] == histories[1]
+    assert same_weights(runs[0].weights, runs[1].weights)
+    assert histories[0]["train_loss"] != histories[2]["train_loss"]
+
+
+def test_what_ran_before_does_not_change_a_run(stand_in):
+    straight, disturbed = Run(stand_in), Run(stand_in)
+    expected = but_for_seconds(straight.fit(1))
+    torch.rand(1_000)
+    assert but_for_seconds(disturbed.fit(1)) == expected
+
+
+def test_a_history_tells_what_was_run_and_measured(stand_in):
+    run = Run(stand_in, seed=5)
+    history = run.fit(3)
+    assert (history.dataset, history.train_images, history.test_images) == (stand_in[0].dataset, 120, 50)
+    assert (history.seed, history.parameters) == (5, models.count_parameters(run.model))
+    assert history.environment == utils.environment(CPU)
+    columns = ("learning_rate", "train_loss", "train_correct", "test_loss", "test_correct", "seconds")
+    assert [len(getattr(history, column)) for column in columns] == [3] * 6
+    assert (history.test_loss[-1], history.test_correct[-1]) == utils.test(run.model, run.test_loader)
+
+
+def test_the_scheduled_rates_are_recorded_as_they_were_used(stand_in):
+    history = Run(stand_in, make=linear, learning_rate=0.08, step_size=2, gamma=0.5).fit(5)
+    assert history.learning_rate == pytest.approx([0.08, 0.08, 0.04, 0.04, 0.02])
+
+
+def test_a_gamma_of_one_keeps_the_rate(stand_in):
+    assert Run(stand_in, make=linear, learning_rate=0.08, step_size=1, gamma=1).fit(3).learning_rate == [0.08] * 3
+
+
+def test_the_final_train_count_is_of_the_images_without_augmentation_and_dropout(stand_in):
+    run = Run(stand_in, make=lambda: nn.Sequential(nn.Dropout(0.5), linear()), rotation=90)
+    history = run.fit(6)
+    digits = run.train_loader.digits
+    with torch.no_grad():
+        logits = run.model.eval()((digits.images.unsqueeze(1) / 255 - 0.1307) / 0.3081)
+    assert history.final_train_correct == int((logits.argmax(1) == digits.labels).sum())
+    assert utils.test(run.model, run.train_loader)[1] != history.final_train_correct  # augmentation makes a difference
+    assert history.gap == pytest.approx(100 * history.final_train_correct / 120 - 100 * history.test_correct[-1] / 50)
+
+
+def test_the_short_form_takes_two_epochs_and_few_images(monkeypatch):
+    monkeypatch.setenv("SESSION7_SHORT", "1")
+    digits = some_digits(2_500)
+    history = Run((digits, digits), make=linear, train_images=2_500, test_images=1_200, batch_size=500).fit(5)
+    assert (len(history), history.train_images, history.test_images) == (2, 2_000, 1_000)
+    assert Run((digits, digits), make=linear).fit(1).train_images == 120
+
+
+def test_a_shown_run_leaves_its_table_and_a_hidden_one_leaves_nothing(stand_in, capsys):
+    Run(stand_in, make=linear).fit(2)
+    assert capsys.readouterr() == ("", "")
+    history = Run(stand_in, make=linear).fit(2, show=True)
+    assert capsys.readouterr().out.strip("\r\n") == str(history)
+    assert [line.split()[0] for line in str(history).splitlines()] == ["epoch", "1", "2"]
+
+
+def test_a_run_that_diverges_later_names_the_epoch_and_its_rate(stand_in):
+    with pytest.raises(FloatingPointError, match=r"epoch 2, batch \d, at learning rate 1e\+36"):
+        Run(stand_in, make=linear, learning_rate=1e-3, step_size=1, gamma=1e39, momentum=0).fit(3)
+
+
+def test_a_run_whose_very_last_update_diverges_is_no_result(stand_in):
+    with pytest.raises(FloatingPointError):
+        Run(stand_in, make=linear, learning_rate=1e38, batch_size=120).fit(1)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Checkpoints: a run that dies
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def run_and_report(checkpoint: Path, result: Path, heartbeat: multiprocessing.connection.Connection) -> None:
+    """In a process of its own: four epochs of eight batches, one word to the parent after each batch."""
+
+    class Beating(Loader):
+        def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+            for batch in super().__iter__():
+                yield batch
+                heartbeat.send_bytes(b"batch")
+
+    torch.set_num_threads(1)
+    os.environ["SESSION7_DATASET"] = "digits"
+    run = Run(load_data(CPU), loader=Beating, train_images=250, step_size=2, gamma=0.5)
+    history = run.fit(4, checkpoint)
+    history.save(result.with_suffix(".json"))
+    torch.save(run.weights, result)
+
+
+def live(processes, checkpoint: Path, result: Path, batches: int | None = None, seconds: float = 0.0) -> int:
+    """Let a run live for so many batches and seconds, or to its end; return its exit code."""
+    ours, its = multiprocessing.Pipe(duplex=False)
+    process = processes.Process(target=run_and_report, args=(checkpoint, result, its))
+    process.start()
+    its.close()
+    try:
+        for _ in range(batches or sys.maxsize):
+            ours.recv_bytes()
+        time.sleep(seconds)
+        process.kill()
+    except EOFError:
+        pass  # it ended before
+    process.join()
+    return process.exitcode
+
+
+def test_a_run_killed_again_and_again_ends_in_the_bits_of_one_never_stopped(processes, tmp_path):
+    whole, torn, checkpoint = tmp_path / "whole", tmp_path / "torn", tmp_path / "run.pt"
+    assert live(processes, tmp_path / "other.pt", whole) == 0
+
+    moments = random.Random(7)
+    deaths, seen_epochs = 0, set()
+    while live(processes, checkpoint, torn, moments.randint(1, 14), moments.uniform(0, 0.02)) != 0:
+        deaths += 1
+        if checkpoint.exists():  # whatever the moment of death, it is whole
+            model = Run(some_mnist_like(), seed=1).model
+            seen_epochs.add(len(utils.load_checkpoint(checkpoint, model)["history"]["test_correct"]))
+        assert deaths < 50
+    assert deaths >= 3 and len(seen_epochs) >= 2
+
+    assert same_weights(torch.load(whole), torch.load(torn))
+    histories = [History.load(path.with_suffix(".json")) for path in (whole, torn)]
+    assert but_for_seconds(histories[0]) == but_for_seconds(histories[1])
+    assert len(histories[1].seconds) == 4
+
+
+def some_mnist_like() -> tuple[Digits, Digits]:
+    return some_digits(120), some_digits(50)
+
+
+def test_a_checkpoint_is_whole_at_every_moment_of_its_being_written(stand_in, tmp_path):
+    path, failures, reads, done = tmp_path / "run.pt", [], [], threading.Event()
+
+    def read_on() -> None:
+        while not done.is_set():
+            if path.exists():
+                try:
+                    reads.append(len(utils.load_checkpoint(path, linear())["history"]["test_correct"]))
+                except ValueError as error:
+                    failures.append(error)
+
+    reader = threading.Thread(target=read_on)
+    reader.start()
+    Run(stand_in, make=linear, batch_size=120).fit(40, path)
+    done.set()
+    reader.join()
+    assert failures == []
+    assert len(set(reads)) > 3  # it was read while it changed
+
+
+@pytest.mark.parametrize("stop", [1, 2])  # within a step of the scheduler, and at its end
+def test_a_run_goes_on_from_its_checkpoint_to_more_epochs(stand_in, tmp_path, stop):
+    straight, first, second = Run(stand_in), Run(stand_in), Run(stand_in)
+    expected = straight.fit(4)
+    first.fit(stop, tmp_path / "run.pt")
+    assert but_for_seconds(second.fit(4, tmp_path / "run.pt")) == but_for_seconds(expected)
+    assert same_weights(straight.weights, second.weights)
+
+
+def test_a_finished_run_is_not_trained_again(stand_in, tmp_path):
+    first, second = Run(stand_in), Run(stand_in)
+    expected = first.fit(2, tmp_path / "run.pt")
+    written = (tmp_path / "run.pt").read_bytes()
+    assert vars(second.fit(2, tmp_path / "run.pt")) == vars(expected)
+    assert same_weights(first.weights, second.weights)
+    assert (tmp_path / "run.pt").read_bytes() == written
+    assert leftovers(tmp_path) == []
+
+
+def test_a_checkpoint_does_not_change_a_run(stand_in, tmp_path):
+    runs = Run(stand_in), Run(stand_in)
+    histories = runs[0].fit(2), runs[1].fit(2, tmp_path / "new folder" / "run.pt")
+    assert but_for_seconds(histories[0]) == but_for_seconds(histories[1])
+    assert same_weights(runs[0].weights, runs[1].weights)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Checkpoints: files that are none
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+class Command:
+    """Executes code when it is unpickled."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __reduce__(self) -> tuple:
+        return os.mkdir, (str(self.folder),)
+
+
+def assert_refused(path: Path, model: nn.Module, error: type[Exception] = ValueError, sentence: str = "") -> None:
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(error) as caught:
+        utils.load_checkpoint(path, model)
+    said = str(caught.value)
+    assert str(path) in said and sentence in said and "\n" not in said
+    assert same_weights(before, model.state_dict())
+
+
+def test_a_missing_checkpoint_is_named(tmp_path):
+    assert_refused(tmp_path / "none.pt", linear(), FileNotFoundError, "there is no checkpoint")
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"not a checkpoint", b"\x80", bytes(1_000)], ids=["empty", "text", "stub", "0"]
+)
+def test_a_file_of_other_content_is_no_checkpoint(tmp_path, content):
+    (tmp_path / "run.pt").write_bytes(content)
+    assert_refused(tmp_path / "run.pt", linear(), sentence="is not a checkpoint")
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+def test_random_bytes_are_no_checkpoint_whatever_they_are(tmp_path):
+    path, model, chance = tmp_path / "run.pt", linear(), random.Random(0)
+    for _ in range(300):
+        path.write_bytes(chance.randbytes(chance.randint(1, 300)))
+        assert_refused(path, model, sentence="is not a checkpoint")
+
+
+@pytest.mark.parametrize("keep", [0.2, 0.5, 0.9, 0.999])
+def test_a_truncated_checkpoint_is_none(stand_in, tmp_path, keep):
+    run = Run(stand_in, make=linear)
+    run.fit(1, tmp_path / "run.pt")
+    content = (tmp_path / "run.pt").read_bytes()
+    (tmp_path / "run.pt").write_bytes(content[: int(keep * len(content))])
+    assert_refused(tmp_path / "run.pt", run.model, sentence="is not a checkpoint")
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+@pytest.mark.parametrize("where", ["alone", "saved by torch", "beside good weights"])
+def test_code_in_a_checkpoint_is_not_executed(tmp_path, where):
+    path, model, command = tmp_path / "run.pt", linear(), Command(tmp_path / "executed")
+    if where == "alone":
+        path.write_bytes(pickle.dumps(command))
+    else:
+        torch.save(command if where == "saved by torch" else {"model": model.state_dict(), "run": command}, path)
+    assert_refused(path, model, sentence="is not a checkpoint")
+    assert not (tmp_path / "executed").exists()
+    torch.load(path, weights_only=False) if where != "alone" else pickle.loads(path.read_bytes())
+    assert (tmp_path / "executed").exists()  # the command does work: it was not for nothing that nobody ran it
+
+
+@pytest.mark.filterwarnings("ignore:Using a non-tuple sequence")
+@pytest.mark.parametrize(
+    "content",
+    [
+        lambda model: torch.zeros(3),
+        lambda model: [1, 2],
+        lambda model: None,
+        lambda model: model,
+        lambda model: model.state_dict(),
+        lambda model: {"model": 1},
+        lambda model: {"model": {"weight": 1}},
+        lambda model: {"model": model.state_dict()},
+        lambda model: {"model": model.state_dict(), "epoch": 3, "optimizer": {}},
+    ],
+    ids=["tensor", "list", "none", "network", "weights", "number", "no tensors", "weights alone", "of other code"],
+)
+def test_what_other_code_saved_is_no_checkpoint(tmp_path, content):
+    model = linear()
+    torch.save(content(linear()), tmp_path / "run.pt")
+    assert_refused(tmp_path / "run.pt", model, sentence="is not a checkpoint")
+
+
+def test_the_weights_of_another_network_are_refused(stand_in, tmp_path):
+    Run(stand_in, make=linear).fit(1, tmp_path / "run.pt")
+    assert_refused(tmp_path / "run.pt", models.Model_2(), sentence="holds the weights of another network")
+
+
+def test_a_checkpoint_gives_its_weights_and_all_that_was_stored(stand_in, tmp_path):
+    run, model = Run(stand_in, make=linear), linear()
+    history = run.fit(2, tmp_path / "run.pt")
+    checkpoint = utils.load_checkpoint(tmp_path / "run.pt", model)
+    assert same_weights(run.weights, model.state_dict())
+    assert checkpoint["history"]["test_correct"] == history.test_correct
+
+
+@pytest.mark.parametrize(
+    "change, what",
+    [
+        ({"seed": 1}, "seed"),
+        ({"make": lambda: models.Model_2((4, 4, 6), capacity=0, dropout=0.2)}, "network"),
+        ({"learning_rate": 0.2}, "optimizer"),
+        ({"momentum": 0.8}, "optimizer"),
+        ({"weight_decay": 1e-4}, "optimizer"),
+        ({"step_size": 3}, "scheduler"),
+        ({"gamma": 0.5}, "scheduler"),
+        ({"rotation": 5}, "transform"),
+        ({"batch_size": 40}, "data"),
+        ({"train_images": 110}, "data"),
+        ({"test_images": 49}, "data"),
+        ({"bfloat16": False}, "bfloat16"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else value,
+)
+def test_the_checkpoint_of_another_run_is_refused_and_touches_nothing(stand_in, tmp_path, change, what):
+    Run(stand_in).fit(1, tmp_path / "run.pt")
+    run = Run(stand_in, **change)
+    before, rate = run.weights, run.optimizer.param_groups[0]["lr"]
+    with pytest.raises(ValueError, match=f"{tmp_path / 'run.pt'} is of another run, .*{what}") as error:
+        run.fit(2, tmp_path / "run.pt")
+    assert "\n" not in str(error.value)
+    assert same_weights(before, run.model.state_dict())
+    assert run.optimizer.param_groups[0]["lr"] == rate and not run.optimizer.state
+
+
+def test_a_checkpoint_of_other_data_is_refused(stand_in, tmp_path):
+    Run(stand_in).fit(1, tmp_path / "run.pt")
+    with pytest.raises(ValueError, match="is of another run, data .*not MNIST.* where this has .* of MNIST"):
+        Run(some_mnist_like()).fit(2, tmp_path / "run.pt")
+
+
+def test_a_checkpoint_that_has_gone_further_than_asked_is_refused_and_touches_nothing(stand_in, tmp_path):
+    Run(stand_in).fit(3, tmp_path / "run.pt")
+    run = Run(stand_in)
+    before = run.weights
+    with pytest.raises(ValueError, match="has 3 epochs behind it, more than the 2 asked for"):
+        run.fit(2, tmp_path / "run.pt")
+    assert same_weights(before, run.model.state_dict())
