@@ -157,7 +157,7 @@ class Model_2(Network):
 
     def __init__(
         self,
-        channels: Sequence[int] = (8, 16, 32, 36, 36),
+        channels: Sequence[int] = (8, 16, 34, 36, 38),
         *,
         pool_at: int = 5,
         batch_norm: bool = True,

@@ -96,7 +96,7 @@ def _our_epoch(loader: utils.Loader) -> Callable[[], object]:
 def _bare_epoch(loader: utils.Loader) -> Callable[[], object]:
     device = loader.digits.images.device
     model, _ = _fresh_network(device)
-    model.to(memory_format=utils.fast_layout(device))
+    model.to(memory_format=utils.fast_layout(model, device))
     images, labels = next(iter(loader))
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=utils.has_fast_bfloat16(device))
 

@@ -35,10 +35,10 @@ def test_model_1_has_the_parameters_counted_by_hand():
 
 def test_model_2_has_the_parameters_counted_by_hand():
     whole = 9 * (1 * 8 + 8 * 16)
-    separable = 9 * (16 + 32 + 36 + 36) + 16 * 32 + 32 * 36 + 36 * 36 + 36 * 40
-    scales_and_shifts = 2 * (8 + 16 + 32 + 36 + 36 + 40)
+    separable = 9 * (16 + 34 + 36 + 38) + 16 * 34 + 34 * 36 + 36 * 38 + 38 * 40
+    scales_and_shifts = 2 * (8 + 16 + 34 + 36 + 38 + 40)
     readout = 40 * 10 + 10
-    assert count_parameters(Model_2()) == whole + separable + scales_and_shifts + readout == 7_450
+    assert count_parameters(Model_2()) == whole + separable + scales_and_shifts + readout == 7_750
 
 
 def test_frozen_weights_are_not_counted():
@@ -72,7 +72,7 @@ def test_a_convolution_before_the_global_average_needs_a_map_of_three():
 
 def test_switches_turn_model_1_into_model_2():
     switched = Model_1(
-        (8, 16, 32, 36, 36), pool_at=5, dropout=0.05, separable=True, capacity=40, gap=True, fully_connected=True
+        (8, 16, 34, 36, 38), pool_at=5, dropout=0.05, separable=True, capacity=40, gap=True, fully_connected=True
     )
     assert str(switched).removeprefix("Model_1") == str(Model_2()).removeprefix("Model_2")
     assert layer_table(switched) == layer_table(Model_2())
@@ -115,7 +115,7 @@ def test_dropout_takes_whole_channels_behind_the_pooling_in_training_alone():
 
 def test_a_separable_convolution_is_a_filter_for_each_channel_and_a_mix_of_them():
     spread, mix, *_ = Model_2().features[3]
-    images = torch.rand(2, 32, 9, 9)
+    images = torch.rand(2, 34, 9, 9)
     # as one whole 3x3 convolution: its weights from a to b are the filter of a times the mix's weight from a to b
     whole = mix.weight * spread.weight.transpose(0, 1)
     torch.testing.assert_close(mix(spread(images)), nn.functional.conv2d(images, whole))
@@ -175,22 +175,22 @@ def test_the_table_of_model_2_is_the_one_worked_out_by_hand():
         ("ReLU", (16, 12, 12), None, None, 2, 6, 0),
         ("Dropout2d", (16, 12, 12), None, None, 2, 6, 0),
         ("Conv2d", (16, 10, 10), 3, 1, 2, 10, 144),
-        ("Conv2d", (32, 10, 10), 1, 1, 2, 10, 512),
-        ("BatchNorm2d", (32, 10, 10), None, None, 2, 10, 64),
-        ("ReLU", (32, 10, 10), None, None, 2, 10, 0),
-        ("Dropout2d", (32, 10, 10), None, None, 2, 10, 0),
-        ("Conv2d", (32, 8, 8), 3, 1, 2, 14, 288),
-        ("Conv2d", (36, 8, 8), 1, 1, 2, 14, 1_152),
+        ("Conv2d", (34, 10, 10), 1, 1, 2, 10, 544),
+        ("BatchNorm2d", (34, 10, 10), None, None, 2, 10, 68),
+        ("ReLU", (34, 10, 10), None, None, 2, 10, 0),
+        ("Dropout2d", (34, 10, 10), None, None, 2, 10, 0),
+        ("Conv2d", (34, 8, 8), 3, 1, 2, 14, 306),
+        ("Conv2d", (36, 8, 8), 1, 1, 2, 14, 1_224),
         ("BatchNorm2d", (36, 8, 8), None, None, 2, 14, 72),
         ("ReLU", (36, 8, 8), None, None, 2, 14, 0),
         ("Dropout2d", (36, 8, 8), None, None, 2, 14, 0),
         ("Conv2d", (36, 6, 6), 3, 1, 2, 18, 324),
-        ("Conv2d", (36, 6, 6), 1, 1, 2, 18, 1_296),
-        ("BatchNorm2d", (36, 6, 6), None, None, 2, 18, 72),
-        ("ReLU", (36, 6, 6), None, None, 2, 18, 0),
-        ("Dropout2d", (36, 6, 6), None, None, 2, 18, 0),
-        ("Conv2d", (36, 4, 4), 3, 1, 2, 22, 324),
-        ("Conv2d", (40, 4, 4), 1, 1, 2, 22, 1_440),
+        ("Conv2d", (38, 6, 6), 1, 1, 2, 18, 1_368),
+        ("BatchNorm2d", (38, 6, 6), None, None, 2, 18, 76),
+        ("ReLU", (38, 6, 6), None, None, 2, 18, 0),
+        ("Dropout2d", (38, 6, 6), None, None, 2, 18, 0),
+        ("Conv2d", (38, 4, 4), 3, 1, 2, 22, 342),
+        ("Conv2d", (40, 4, 4), 1, 1, 2, 22, 1_520),
         ("BatchNorm2d", (40, 4, 4), None, None, 2, 22, 80),
         ("ReLU", (40, 4, 4), None, None, 2, 22, 0),
         ("Dropout2d", (40, 4, 4), None, None, 2, 22, 0),
@@ -250,7 +250,7 @@ def test_the_printed_table_ends_with_the_total():
     lines = str(layer_table(Model_2())).splitlines()
     assert len(lines) == 2 + 31 + 1
     assert lines[2].split() == ["Conv2d", "8", "x", "26", "x", "26", "3", "1", "1", "3", "72"]
-    assert lines[-1].split() == ["total", "7,450"]
+    assert lines[-1].split() == ["total", "7,750"]
     assert len({len(line) for line in lines}) == 1
 
 

@@ -33,7 +33,7 @@ def record(test_correct: list[int], *, dataset: str = "MNIST", test_images: int 
             "dataset": dataset,
             "train_images": 60_000,
             "test_images": test_images,
-            "parameters": 7_450,
+            "parameters": 7_750,
             "seed": 0,
             "environment": utils.environment(CPU),
             "learning_rate": [0.1] * epochs,
@@ -183,7 +183,7 @@ def test_the_ladder_has_a_row_a_recipe_and_its_change_to_the_one_above():
     assert len(lines) == 3
     assert lines[0].startswith("seeds 0 1 2 ")
     assert lines[1].split() == ["skeleton", "6,754", "99.10", "99.00", "0.60"]
-    assert lines[2].split() == ["capacity", "7,450", "99.30", "99.10", "0.40", *["+0.20", "(-0.05", "to", "+0.45)"]]
+    assert lines[2].split() == ["capacity", "7,750", "99.30", "99.10", "0.40", *["+0.20", "(-0.05", "to", "+0.45)"]]
 
 
 def test_records_are_loaded_by_seed(tmp_path):
@@ -229,7 +229,7 @@ def test_where_there_are_no_records_a_sentence_says_how_to_get_them():
 
 @pytest.mark.usefixtures("recorded")
 def test_records_of_a_network_of_another_size_are_not_shown_beside_it():
-    with pytest.raises(ValueError, match="study/first has records of 7,450 parameters, 'x' is a network of 6,754"):
+    with pytest.raises(ValueError, match="study/first has records of 7,750 parameters, 'x' is a network of 6,754"):
         utils.recorded_ladder({"x": (models.Model_1(), "study/first")})
 
 

@@ -115,7 +115,7 @@ def test_maps_lie_in_memory_as_is_fastest_and_the_numbers_are_the_same(stand_in,
     loader = Loader(stand_in[0][:200], 100, make_transform())
     expected = [utils.train(other, loader, utils.make_optimizer(other, 0.05)), utils.test(other, loader)]
 
-    monkeypatch.setattr(utils, "fast_layout", lambda device: layout)
+    monkeypatch.setattr(utils, "fast_layout", lambda model, device: layout)
     seen = set()
     model.features[2].register_forward_hook(lambda block, _, maps: seen.add(maps.is_contiguous(memory_format=layout)))
     measured = [utils.train(model, loader, utils.make_optimizer(model, 0.05)), utils.test(model, loader)]
@@ -123,10 +123,13 @@ def test_maps_lie_in_memory_as_is_fastest_and_the_numbers_are_the_same(stand_in,
     assert [loss for loss, _ in measured] == pytest.approx([loss for loss, _ in expected], rel=1e-4)
 
 
-def test_channels_lie_last_but_on_apples_gpu():
-    kinds = {kind: utils.fast_layout(torch.device(kind)) for kind in ("cpu", "cuda", "mps")}
+def test_channels_lie_last_for_separable_convolutions_on_a_processor():
+    separable, whole = models.Model_2(), models.Model_2(separable=False)
     last, first = torch.channels_last, torch.contiguous_format
-    assert kinds == {"cpu": last, "cuda": last, "mps": first}
+    layouts = [
+        [utils.fast_layout(model, torch.device(d)) for d in ("cpu", "cuda", "mps")] for model in (separable, whole)
+    ]
+    assert layouts == [[last, first, first], [first] * 3]
 
 
 @pytest.mark.parametrize("outputs", [9, 11, 1])
