@@ -153,7 +153,11 @@ class Model_1(Network):
 
 class Model_2(Network):
     """Steps 2 and 3: pooled at receptive field 5, with separable convolutions, dropout, a capacity layer, global
-    average pooling and a fully connected layer."""
+    average pooling and a fully connected layer.
+
+    As wide as 8,000 parameters allow; the maps that are pooled are 16, since these fill a processor's vectors (14 take
+    longer).
+    """
 
     def __init__(
         self,
@@ -161,7 +165,7 @@ class Model_2(Network):
         *,
         pool_at: int = 5,
         batch_norm: bool = True,
-        dropout: float = 0.05,
+        dropout: float = 0.1,
         separable: bool = True,
         capacity: int = 40,
         gap: bool = True,

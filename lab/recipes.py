@@ -75,7 +75,7 @@ STUDIES: dict[str, dict[str, Recipe]] = {
     "choice": {
         "step1": _held_out(STEP_1),
         "step2": _held_out(STEP_2),
-        "more_dropout": _held_out(STEP_2, switches={"dropout": 0.1}),
+        "less_dropout": _held_out(STEP_2, switches={"dropout": 0.05}),
         "step3": _held_out(STEP_3),
         "whole": _held_out(STEP_3, switches={**WHOLE, "dropout": 0.0}),
         "float32": _held_out(STEP_3, bfloat16=False),

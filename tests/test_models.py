@@ -72,7 +72,7 @@ def test_a_convolution_before_the_global_average_needs_a_map_of_three():
 
 def test_switches_turn_model_1_into_model_2():
     switched = Model_1(
-        (8, 16, 34, 36, 38), pool_at=5, dropout=0.05, separable=True, capacity=40, gap=True, fully_connected=True
+        (8, 16, 34, 36, 38), pool_at=5, dropout=0.1, separable=True, capacity=40, gap=True, fully_connected=True
     )
     assert str(switched).removeprefix("Model_1") == str(Model_2()).removeprefix("Model_2")
     assert layer_table(switched) == layer_table(Model_2())
