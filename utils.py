@@ -454,7 +454,12 @@ def make_optimizer(model: nn.Module, learning_rate: float, momentum: float = 0.9
 
 
 def make_scheduler(optimizer: Optimizer, step_size: int, gamma: float) -> StepLR:
-    """Multiply the learning rate by `gamma` each `step_size` epochs; a gamma of 1 keeps it constant."""
+    """Multiply the learning rate by `gamma` each `step_size` epochs; a gamma of 1 keeps it constant.
+
+    Raises ValueError for steps of less than one epoch.
+    """
+    if step_size < 1:
+        raise ValueError(f"step_size is {step_size}, expected at least 1")
     return StepLR(optimizer, step_size, gamma)
 
 
@@ -668,12 +673,12 @@ def fit(
     epoch; where it is there already, the run goes on from it, and ends in the same bits as one that was never stopped.
     `show` draws a progress bar while it runs and leaves the table of epochs.
 
-    Raises ValueError for a negative number of epochs and for a checkpoint that is not of this run, and
+    Raises ValueError for a number of epochs that is negative or not whole, and for a checkpoint that is not of this run, and
     FloatingPointError for a loss that is not finite.
     """
     for name, count in {"epochs": epochs, "plain_epochs": plain_epochs}.items():
-        if count < 0:
-            raise ValueError(f"{name} is {count}, expected 0 or more")
+        if not isinstance(count, int) or count < 0:
+            raise ValueError(f"{name} is {count}, expected a whole number of 0 or more")
     if os.environ.get("SESSION7_SHORT"):  # `make test` sets it, to see every cell run; nothing is learned from it
         epochs, plain_epochs = min(epochs, 2), min(plain_epochs, 1)
         train_loader, test_loader = train_loader.first(2_000), test_loader.first(1_000)

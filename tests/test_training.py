@@ -182,9 +182,15 @@ def but_for_seconds(history: History) -> dict:
     return {name: value for name, value in vars(history).items() if name != "seconds"}
 
 
-def test_a_negative_number_of_epochs_is_refused(stand_in):
-    with pytest.raises(ValueError, match="epochs is -1, expected 0 or more"):
-        Run(stand_in).fit(-1)
+@pytest.mark.parametrize("epochs", [-1, 1.5, "3"])
+def test_a_number_of_epochs_that_is_none_is_refused(stand_in, epochs):
+    with pytest.raises(ValueError, match=f"epochs is {epochs}, expected a whole number of 0 or more"):
+        Run(stand_in).fit(epochs)
+
+
+def test_steps_of_no_epochs_are_refused():
+    with pytest.raises(ValueError, match="step_size is 0, expected at least 1"):
+        utils.make_scheduler(utils.make_optimizer(linear(), 0.1), step_size=0, gamma=0.1)
 
 
 def test_the_last_plain_epochs_train_on_images_as_the_test_sees_them(stand_in):
@@ -197,7 +203,7 @@ def test_the_last_plain_epochs_train_on_images_as_the_test_sees_them(stand_in):
 
 
 def test_a_negative_number_of_plain_epochs_is_refused(stand_in):
-    with pytest.raises(ValueError, match="plain_epochs is -1, expected 0 or more"):
+    with pytest.raises(ValueError, match="plain_epochs is -1, expected a whole number of 0 or more"):
         Run(stand_in, plain_epochs=-1).fit(1)
 
 
