@@ -5,7 +5,9 @@ import math
 import multiprocessing
 import os
 import pickle
+import platform
 import random
+import resource
 import sys
 import threading
 import time
@@ -104,6 +106,17 @@ def test_the_network_computes_in_bfloat16_where_that_is_fast_and_allowed(stand_i
     expected = torch.bfloat16 if fast and allowed else torch.float32
     assert run.fit(1).environment["precision"] == str(expected).removeprefix("torch.")
     assert seen == {(True, expected), (False, torch.float32)}  # testing stays in float32
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries keep no such account")
+def test_training_takes_no_new_memory_from_batch_to_batch():
+    model, loader = models.Model_2(), Loader(some_digits(20 * 128), 128, make_transform(), shuffle=True)
+    optimizer = utils.make_optimizer(model, 0.01)
+    utils.train(model, loader, optimizer)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    utils.train(model, loader, optimizer)
+    pages = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+    assert pages / len(loader) < 100  # the first layer's maps alone have 300
 
 
 @pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
