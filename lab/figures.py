@@ -31,7 +31,7 @@ def draw_steps(path: Path = PICTURE) -> None:
     axes.annotate("the last five\nepochs count", (13, 98.5), ha="center", fontsize=9)
     axes.set(ylim=(98, 99.7), xlim=(0.5, 15.5), xlabel="epoch", ylabel="test accuracy, percent")
     axes.set_title("Test accuracy: one thin line a seed, one thick line for their mean")
-    axes.legend(loc="lower center")
+    axes.legend(loc="lower right")
     figure.savefig(path, dpi=110, metadata={"Records": records_digest()})
     plt.close(figure)
 
