@@ -1055,7 +1055,7 @@ def ladder_table(rows: Mapping[str, Mapping[int, History]], images: str = "test"
         raise ValueError(f"{len(seeds)} seeds are recorded for all of {', '.join(rows)}, expected at least 2")
     title = f"seeds {' '.join(map(str, seeds))}"
     width = max(map(len, [*rows, title]))
-    percent, gap = f"{images + ' %':>8}", f"{'train - ' + images:>14}"
+    percent, gap = f"  {images} %", f"  train - {images}"
     lines = [f"{title:<{width}}   parameters {percent}   worst {gap}   change to the row above (95 % interval)"]
     above = None
     for name, records in rows.items():
