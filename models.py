@@ -155,7 +155,7 @@ class Model_2(Network):
     """Steps 2 and 3: pooled at receptive field 5, with separable convolutions, dropout, a capacity layer, global
     average pooling and a fully connected layer.
 
-    As wide as 8,000 parameters allow; the maps that are pooled are 16, since these fill a processor's vectors (14 take
+    Nearly as wide as 8,000 parameters allow; the maps that are pooled are 16, since these fill a processor's vectors (14 take
     longer).
     """
 

@@ -688,8 +688,8 @@ def fit(
     epoch; where it is there already, the run goes on from it, and ends in the same bits as one that was never stopped.
     `show` draws a progress bar while it runs and leaves the table of epochs.
 
-    Raises ValueError for a number of epochs that is negative or not whole, and for a checkpoint that is not of this run, and
-    FloatingPointError for a loss that is not finite.
+    Raises ValueError for a number of epochs that is negative or not whole and for a checkpoint that is not of this run,
+    and FloatingPointError for a loss that is not finite.
     """
     for name, count in {"epochs": epochs, "plain_epochs": plain_epochs}.items():
         if not isinstance(count, int) or count < 0:
@@ -1001,8 +1001,8 @@ def seeds_table(records: Mapping[int, History], images: str = "test") -> str:
     `images` is what the table calls the images that were measured on.
     """
     last_title, gap_title = f"last five epochs, {images} %", f"train - {images}"
-    lines = [f"seed   {last_title:<29} {'mean':>6} {'worst':>7}   {gap_title:>12}   consistent"]
-    width = max(12, len(gap_title)) + 2
+    lines = [f"seed   {last_title:<29} {'mean':>6} {'worst':>7}   {gap_title}   consistent"]
+    width = len(gap_title) + 2
     for seed, run in records.items():
         last = " ".join(f"{percent:.2f}" for percent in run.last_five)
         lines.append(
