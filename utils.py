@@ -210,7 +210,7 @@ def _load_mnist(root: Path) -> tuple[Digits, Digits]:
         extracted = raw / archive_name.removesuffix(".gz")
         if not _is_intact(extracted, MNIST_MD5[extracted.name]):
             _provide_archive(raw / archive_name, archive_md5)
-            with gzip.open(raw / archive_name) as archive, _whole_or_not_at_all(extracted) as unfinished:
+            with gzip.open(raw / archive_name) as archive, whole_or_not_at_all(extracted) as unfinished:
                 unfinished.write_bytes(archive.read())
     train, test = (
         Digits(
@@ -236,7 +236,7 @@ def _provide_archive(archive: Path, md5: str) -> None:
     if shelf and shelved.is_file():
         if not _is_intact(shelved, md5):
             raise RuntimeError(f"{shelved} is truncated or altered, expected MD5 {md5}: put an intact copy there")
-        with _whole_or_not_at_all(archive) as unfinished:
+        with whole_or_not_at_all(archive) as unfinished:
             shutil.copyfile(shelved, unfinished)
         return
     was_there = archive.is_file()
@@ -262,7 +262,7 @@ def _download(archive: Path, md5: str) -> None:
     try:
         for i, mirror in enumerate(MNIST.mirrors, start=1):
             try:
-                with _whole_or_not_at_all(archive) as unfinished, contextlib.redirect_stderr(io.StringIO()):
+                with whole_or_not_at_all(archive) as unfinished, contextlib.redirect_stderr(io.StringIO()):
                     download_url(mirror + archive.name, unfinished.parent, unfinished.name, md5)
                 return
             except DOWNLOAD_ERRORS:
@@ -273,7 +273,7 @@ def _download(archive: Path, md5: str) -> None:
 
 
 @contextlib.contextmanager
-def _whole_or_not_at_all(path: Path) -> Iterator[Path]:
+def whole_or_not_at_all(path: Path) -> Iterator[Path]:
     """A path to write to; the file takes its place under `path` only once it is complete and on the disk."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f"{path.name}.{os.getpid()}.unfinished")
@@ -286,10 +286,10 @@ def _whole_or_not_at_all(path: Path) -> Iterator[Path]:
         unfinished.unlink(missing_ok=True)
 
 
-def write_json(path: str | Path, content: object) -> None:
+def write_json(path: str | Path, content: object, indent: int | None = None) -> None:
     """Write a JSON file, whole or not at all."""
-    with _whole_or_not_at_all(Path(path)) as unfinished:
-        unfinished.write_text(json.dumps(content) + "\n")
+    with whole_or_not_at_all(Path(path)) as unfinished:
+        unfinished.write_text(json.dumps(content, indent=indent) + "\n")
 
 
 def _load_stand_in() -> tuple[Digits, Digits]:
@@ -770,7 +770,7 @@ def _save_checkpoint(
         "generator": torch.get_rng_state(),
         "device generator": None if device.type == "cpu" else getattr(torch, device.type).get_rng_state(),
     }
-    with _whole_or_not_at_all(path) as unfinished:
+    with whole_or_not_at_all(path) as unfinished:
         torch.save(checkpoint, unfinished)
 
 
@@ -945,6 +945,37 @@ def show_mistakes(model: nn.Module, digits: Digits, count: int = 20) -> Figure:
     return _show_images(digits.images[shown], titles, title)
 
 
+def show_seeds(records: Mapping[int, History]) -> Figure:
+    """Runs of one recipe: the last five epochs of each seed, and how often each accuracy occurs among all of them."""
+    runs = list(records.values())
+    if not runs:
+        raise ValueError("there are no runs to show, expected at least one")
+    mean = np.mean([run.mean_last_five for run in runs])
+    luck = math.sqrt(mean * (100 - mean) / runs[0].test_images)
+    figure, (by_seed, together) = plt.subplots(
+        1, 2, figsize=(11, 4), layout="constrained", sharey=True, width_ratios=[3, 1]
+    )
+    for seed, run in records.items():
+        by_seed.plot([seed] * len(run.last_five), run.last_five, ".", color=TEST_COLOR, alpha=0.5)
+    means = [run.mean_last_five for run in runs]
+    by_seed.plot(list(records), means, "_", color="black", markersize=12, label="mean of a seed's last five epochs")
+    by_seed.set(title=f"The last five epochs of each of {len(runs)} seeds", xlabel="seed", ylabel="percent")
+    by_seed.set_xticks(list(records))
+    last = [percent for run in runs for percent in run.last_five]
+    image = 100 / runs[0].test_images
+    edges = np.arange(min(last) - image / 2, max(last) + 2.5 * image, 2 * image)
+    together.hist(last, bins=edges, orientation="horizontal", color=TEST_COLOR, alpha=0.7)
+    together.set(title="All of them", xlabel="epochs")
+    for axes in (by_seed, together):
+        axes.axhline(TARGET_PERCENT, color="gray", linestyle="--", linewidth=1, label=f"{TARGET_PERCENT:.1f} %")
+        axes.axhspan(
+            mean - luck, mean + luck, color="gray", alpha=0.15, label="mean, and one standard error of the images"
+        )
+    figure.legend(handles=by_seed.get_legend_handles_labels()[0], loc="outside lower center", ncols=3, fontsize=8)
+    plt.close(figure)
+    return figure
+
+
 def _warn(dataset: str) -> str:
     return "" if dataset == "MNIST" else f" ({dataset})"
 
@@ -968,27 +999,39 @@ def _show_images(images: Tensor, titles: list[str], title: str) -> Figure:
 # Recorded runs, over seeds
 # ---------------------------------------------------------------------------------------------------------------------
 
-RECORDS = Path("lab/results")
+RESULTS = Path("lab/results")
 
 
-def load_records(study: str, recipe: str, folder: str | Path = RECORDS) -> dict[int, History]:
-    """The recorded runs of one recipe of a study, by seed.
+def load_records(study: str, recipe: str, folder: str | Path = RESULTS) -> dict[int, History]:
+    """The recorded runs of one recipe of a study, by seed; `summary.json` in the folder says which files they are.
 
     Raises FileNotFoundError where there are none, and ValueError, naming the file, for one that is no record.
     """
-    histories = [_read_record(path) for path in Path(folder, study).glob(f"{recipe}.seed*.json")]
+    summary = Path(folder, "summary.json")
+    try:
+        recipe_hash = json.loads(summary.read_text())[study][recipe]["hash"]
+    except (FileNotFoundError, KeyError):
+        recipe_hash = "no recorded recipe"
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{summary} is torn, `python -m lab report` makes it anew: {error}") from None
+    histories = [read_record(path) for path in Path(folder, "records").glob(f"{recipe_hash}.seed*.json")]
     if not histories:
         raise FileNotFoundError(
-            f"there are no records of {recipe} in {Path(folder, study)}: clone the repository, which has them, or make "
-            f"them with `python -m lab study {study}`"
+            f"{summary} knows of no recorded run of {study}/{recipe}: clone the repository, which has the records, or "
+            f"make them with `python -m lab study {study}` and `python -m lab report`"
         )
     return {history.seed: history for history in sorted(histories, key=lambda history: history.seed)}
 
 
-def _read_record(path: Path) -> History:
+def read_record(path: str | Path) -> History:
+    """The run of a record. What was measured on held-out images stands in the history as that on test images does.
+
+    Raises ValueError, naming the file, for one that is torn or no record.
+    """
     try:
-        return History(**json.loads(path.read_text())["history"])
-    except (TypeError, ValueError, KeyError) as error:
+        columns = json.loads(Path(path).read_text())["history"]
+        return History(**{name.replace("held_out", "test"): column for name, column in columns.items()})
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
         raise ValueError(f"{path} is not a record of a study: {error}") from None
 
 
@@ -1075,6 +1118,14 @@ def recorded_seeds(study: str, recipe: str, images: str = "test") -> str:
     """The table of one recipe's recorded runs; where there are no records, a sentence that says how to get them."""
     try:
         return seeds_table(load_records(study, recipe), images)
+    except FileNotFoundError as missing:
+        return str(missing)
+
+
+def show_recorded_seeds(study: str, recipe: str) -> Figure | str:
+    """The picture of one recipe's recorded runs; where there are no records, a sentence that says how to get them."""
+    try:
+        return show_seeds(load_records(study, recipe))
     except FileNotFoundError as missing:
         return str(missing)
 

@@ -15,14 +15,22 @@ def main() -> None:
     notebooks = commands.add_parser("notebooks", help="execute the three notebooks with full training")
     notebooks.add_argument("folder", type=Path, help="where the executed notebooks go")
 
-    study = commands.add_parser("study", help="run the recipes of a study over seeds, one record a run")
+    study = commands.add_parser("study", help="run what is missing of a study, one record a run")
     study.add_argument("name", choices=STUDIES)
-    study.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
-    study.add_argument("--jobs", type=int, default=1, help="runs at a time, which share the cores (1)")
-
-    commands.add_parser("figure", help="draw the README's picture from the records")
-
+    study.add_argument("--seeds", type=int, nargs="+", default=[], help="in place of the study's own")
     study.add_argument("--recipes", nargs="+", default=[], help="only these recipes of the study (all)")
+    study.add_argument("--jobs", type=int, help="runs at a time, which share the cores (one a core)")
+    study.add_argument(
+        "--backend", choices=("loky", "dask"), default="loky", help="this machine (loky), or a Dask cluster"
+    )
+    study.add_argument("--address", help="of the Dask scheduler, such as tcp://HOST:8786")
+
+    repeat = commands.add_parser("repeat", help="repeat a recorded run from its seed, in full, and compare")
+    repeat.add_argument("name", choices=STUDIES)
+    repeat.add_argument("recipe")
+    repeat.add_argument("seed", type=int)
+
+    commands.add_parser("report", help="write tables, figures and summary.json from the records")
 
     bench = commands.add_parser("bench", help="seconds an epoch, beside the usual pipeline")
     bench.add_argument("--json", action="store_true", help="print one JSON object")
@@ -41,13 +49,24 @@ def _run(arguments: argparse.Namespace) -> None:
 
         execute(arguments.folder)
     elif arguments.command == "study":
-        from lab.study import study
+        from lab.study import run_study
 
-        study(arguments.name, arguments.seeds, arguments.jobs, arguments.recipes)
-    elif arguments.command == "figure":
-        from lab.figures import draw_steps
+        run_study(
+            arguments.name,
+            arguments.seeds,
+            arguments.recipes,
+            arguments.jobs,
+            arguments.backend,
+            arguments.address,
+        )
+    elif arguments.command == "repeat":
+        from lab.study import repeat
 
-        draw_steps()
+        print(repeat(arguments.name, arguments.recipe, arguments.seed))
+    elif arguments.command == "report":
+        from lab.report import report
+
+        report()
     else:
         from lab.bench import bench
 

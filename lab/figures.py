@@ -1,30 +1,75 @@
-"""The README's picture, drawn from the records alone."""
+"""The figures of the report, drawn from recorded runs alone."""
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.figure import Figure
 
 import utils
+
+Recorded = Mapping[str, Mapping[int, utils.History]]  # the runs of a study's recipes, by name and seed
 
 STEPS = {
     "step1": "Step 1: batch norm",
     "step2": "Step 2: + pooling at 5, GAP, capacity, separable, dropout",
     "step3": "Step 3: + augmentation, StepLR",
 }
-PICTURE = Path(__file__).parent / "results" / "steps.png"
+
+# What others report (their claims, single runs): author, parameters, accuracy in percent, what it is of
+PUBLISHED = (
+    ("JoshWarn", 697, 99.0, "best of some 700 models"),
+    ("ruslangrimov", 1_398, 99.0, "75 epochs"),
+    ("ruslangrimov", 6_742, 99.2, "75 epochs"),
+    ("Madhur-1", 5_196, 99.41, "mean of the last four"),
+    ("nitin-vig", 7_070, 99.435, "between 99.42 and 99.45"),
+    ("RaviNaik", 7_550, 99.26, "best epoch"),
+    ("snehanshu-raj", 7_918, 99.48, "mean of the last five"),
+    ("three-step course, Model_1", 7_547, 99.15, "last epoch"),
+    ("three-step course, Model_2", 7_873, 99.26, "best epoch"),
+    ("three-step course, augmented", 7_873, 99.45, "best epoch"),
+)
 
 
-def draw_steps(path: Path = PICTURE) -> None:
+def label(key: str) -> str:
+    """A recipe's name as a reader sees it."""
+    return key.replace("_", " ").replace("gap", "GAP")
+
+
+def draw_all(studies: Mapping[str, Recorded], folder: Path) -> None:
+    """Draw each figure whose study has records, and store in it a fingerprint of what it shows."""
+    drawn = {
+        "steps.png": (draw_steps, "consistency"),
+        "seeds.png": (draw_seeds, "consistency"),
+        "ablation.png": (draw_ablation, "ablation"),
+        "frontier.png": (draw_frontier, "frontier"),
+        "epochs.png": (draw_epochs, "epochs"),
+    }
+    for name, (draw, study) in drawn.items():
+        if recorded := studies.get(study):
+            figure = draw(recorded)
+            with utils.whole_or_not_at_all(folder / name) as unfinished:
+                figure.savefig(unfinished, format="png", dpi=110, metadata={"Records": fingerprint(recorded)})
+            plt.close(figure)
+
+
+def fingerprint(recorded: Recorded) -> str:
+    """Of what a figure shows; it is stored in the file, so that a test sees when it is out of date."""
+    shown = [[key, seed, run.test_correct] for key, runs in recorded.items() for seed, run in runs.items()]
+    return hashlib.sha256(json.dumps(shown).encode()).hexdigest()[:16]
+
+
+def draw_steps(recorded: Recorded) -> Figure:
     """Test accuracy over the epochs: one thin line a seed, one thick line for the mean of a step's seeds."""
     figure, axes = plt.subplots(figsize=(9, 4.5), layout="constrained")
-    for (step, label), color in zip(STEPS.items(), ("tab:gray", "tab:orange", "tab:blue")):
-        curves = np.array([run.test_accuracy for run in utils.load_records("steps", step).values()])
+    for (step, name), color in zip(STEPS.items(), ("tab:gray", "tab:orange", "tab:blue")):
+        curves = np.array([run.test_accuracy for run in recorded[step].values()])
         epochs = np.arange(1, curves.shape[1] + 1)
-        axes.plot(epochs, curves.T, color=color, linewidth=0.7, alpha=0.45)
-        axes.plot(epochs, curves.mean(axis=0), color=color, linewidth=2.2, label=label)
+        axes.plot(epochs, curves.T, color=color, linewidth=0.7, alpha=0.35)
+        axes.plot(epochs, curves.mean(axis=0), color=color, linewidth=2.2, label=f"{name} ({len(curves)} seeds)")
     axes.axhline(utils.TARGET_PERCENT, color="black", linestyle="--", linewidth=1)
     axes.annotate("99.4 %", (1, utils.TARGET_PERCENT + 0.02))
     axes.axvspan(10.5, 15.5, color="black", alpha=0.05)
@@ -32,13 +77,85 @@ def draw_steps(path: Path = PICTURE) -> None:
     axes.set(ylim=(98, 99.7), xlim=(0.5, 15.5), xlabel="epoch", ylabel="test accuracy, percent")
     axes.set_title("Test accuracy: one thin line a seed, one thick line for their mean")
     axes.legend(loc="lower right")
-    figure.savefig(path, dpi=110, metadata={"Records": records_digest()})
-    plt.close(figure)
+    return figure
 
 
-def records_digest() -> str:
-    """A fingerprint of what the picture shows; it is stored in the file, so that a test sees when it is out of date."""
-    shown = [
-        [step, seed, run.test_correct] for step in STEPS for seed, run in utils.load_records("steps", step).items()
-    ]
-    return hashlib.sha256(json.dumps(shown).encode()).hexdigest()[:16]
+def draw_seeds(recorded: Recorded) -> Figure:
+    """The spread of Step 3 over its seeds, as the notebook shows it."""
+    return utils.show_seeds(recorded["step3"])
+
+
+def draw_ablation(recorded: Recorded) -> Figure:
+    """What each ingredient of Step 3 is worth: the paired difference without it, its 95 % interval; sorted."""
+    full = recorded["step3"]
+    differences = {
+        f"{label(key)} ({len(runs.keys() & full.keys())})": utils.paired_difference(runs, full)
+        for key, runs in recorded.items()
+        if key != "step3" and len(runs.keys() & full.keys()) > 1
+    }
+    ordered = sorted(differences.items(), key=lambda item: item[1].mean, reverse=True)
+    figure, axes = plt.subplots(figsize=(9, 1.5 + 0.3 * len(ordered)), layout="constrained")
+    for y, (name, difference) in enumerate(ordered):
+        clear = not difference.low <= 0 <= difference.high
+        color = "tab:gray" if not clear else "tab:red" if difference.mean < 0 else "tab:green"
+        axes.plot([difference.low, difference.high], [y, y], color=color, linewidth=2)
+        axes.plot(difference.mean, y, "o", color=color)
+    axes.axvline(0, color="black", linewidth=1)
+    axes.set_yticks(range(len(ordered)), [name for name, _ in ordered])
+    axes.set(xlabel="points of test accuracy, mean of the last five epochs, against the full Step 3")
+    axes.set_title(
+        "Step 3 with one ingredient left out or exchanged (paired seeds), 95 % intervals\ngray: the interval has zero in it"
+    )
+    axes.grid(axis="x", alpha=0.3)
+    return figure
+
+
+def draw_frontier(recorded: Recorded) -> Figure:
+    """Accuracy against parameters: ours with the range of all last five epochs, and what others report."""
+    figure, axes = plt.subplots(figsize=(9, 5), layout="constrained")
+    for name, parameters, percent, _ in PUBLISHED:
+        axes.plot(parameters, percent, "x", color="tab:gray")
+        axes.annotate(
+            name, (parameters, percent), xytext=(4, -10), textcoords="offset points", fontsize=7, color="gray"
+        )
+    runs_by_size = sorted(recorded.values(), key=lambda runs: next(iter(runs.values())).parameters)
+    sizes = [next(iter(runs.values())).parameters for runs in runs_by_size]
+    means = np.array([np.mean([run.mean_last_five for run in runs.values()]) for runs in runs_by_size])
+    worst = np.array([min(min(run.last_five) for run in runs.values()) for runs in runs_by_size])
+    best = np.array([max(max(run.last_five) for run in runs.values()) for runs in runs_by_size])
+    axes.errorbar(
+        sizes,
+        means,
+        yerr=[means - worst, best - means],
+        fmt="o-",
+        capsize=3,
+        color=utils.TEST_COLOR,
+        label="ours: mean and range of the last five epochs, all seeds",
+    )
+    axes.plot([], [], "x", color="tab:gray", label="as their authors report: single runs, most of them the best epoch")
+    axes.axhline(utils.TARGET_PERCENT, color="black", linestyle="--", linewidth=1)
+    axes.set(xlabel="parameters", ylabel="test accuracy, percent", title="How small can the network be?")
+    axes.legend(loc="lower right", fontsize=8)
+    return figure
+
+
+def draw_epochs(recorded: Recorded) -> Figure:
+    """The mean over seeds after each epoch, for runs of different lengths; the range over seeds at the end."""
+    figure, axes = plt.subplots(figsize=(9, 4.5), layout="constrained")
+    for key, runs in recorded.items():
+        curves = np.array([run.test_accuracy for run in runs.values()])
+        epochs = np.arange(1, curves.shape[1] + 1)
+        (line,) = axes.plot(epochs, curves.mean(axis=0), ".-", label=label(key))
+        end = curves[:, -1]
+        axes.errorbar(
+            epochs[-1],
+            end.mean(),
+            yerr=[[end.mean() - end.min()], [end.max() - end.mean()]],
+            capsize=4,
+            color=line.get_color(),
+        )
+    axes.axhline(utils.TARGET_PERCENT, color="black", linestyle="--", linewidth=1)
+    axes.set(ylim=(98, 99.7), xlabel="epoch", ylabel="test accuracy, percent")
+    axes.set_title("Step 3 in fewer epochs: mean over the seeds, and their range at the end")
+    axes.legend(loc="lower right")
+    return figure

@@ -1,9 +1,18 @@
-"""Recipes are data: all that decides a run but its seed. The three steps of the notebooks are three of them."""
+"""Recipes are data: all that decides a run but its seed. The three steps of the notebooks are three of them.
 
+A study is a name for some recipes and the seeds that each is run for. One recipe may stand in several studies; it is
+run once.
+"""
+
+import hashlib
 import inspect
-from dataclasses import dataclass, field, replace
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 
 import models
+
+SCHEDULES = ("step", "cosine", "one-cycle")
 
 
 @dataclass(frozen=True)
@@ -19,9 +28,10 @@ class Recipe:
     augmentation: dict[str, float] = field(default_factory=dict)
     epochs: int = 15
     batch_size: int = 128
-    learning_rate: float = 0.05
+    learning_rate: float = 0.05  # the highest, where the schedule moves it
     momentum: float = 0.9
     weight_decay: float = 0.0
+    schedule: str = "step"  # StepLR, or one of the other SCHEDULES, which do not look at step_size and gamma
     step_size: int = 5
     gamma: float = 1.0
     plain_epochs: int = 0
@@ -29,11 +39,32 @@ class Recipe:
     held_out: bool = False  # train on the first 50,000 training images and measure on the last 10,000
 
     def __post_init__(self) -> None:
+        if self.schedule not in SCHEDULES:
+            raise ValueError(f"schedule is {self.schedule!r}, expected one of {', '.join(SCHEDULES)}")
         parameters = inspect.signature(getattr(models, self.network)).parameters
         switches = {name: parameter.default for name, parameter in parameters.items()} | self.switches
         # as JSON gives them back: lists, where the defaults are tuples
         plain = {name: list(value) if isinstance(value, tuple) else value for name, value in switches.items()}
         object.__setattr__(self, "switches", plain)  # the way around `frozen`
+
+    @property
+    def hash(self) -> str:
+        """Ten hexadecimal digits that another recipe does not have; records are named after it."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:10]
+
+
+@dataclass(frozen=True)
+class Study:
+    """Recipes by name, each to be run for the seeds 0, 1, ... below `seeds`, and the question that they answer.
+
+    `against` is what each recipe is compared with, seed by seed: the recipe of that name, the one "above" it, or
+    nothing.
+    """
+
+    question: str
+    seeds: int
+    recipes: Mapping[str, Recipe]
+    against: str = ""
 
 
 STEP_1 = Recipe("Model_1")
@@ -56,28 +87,101 @@ def _held_out(recipe: Recipe, **changes: object) -> Recipe:
     return replace(recipe, held_out=True, **changes)
 
 
-STUDIES: dict[str, dict[str, Recipe]] = {
-    # what the notebooks do
-    "steps": {"step1": STEP_1, "step2": STEP_2, "step3": STEP_3},
-    # from Model_1 to Model_2, each recipe one change on the one before
-    "ladder": {
-        "pool_at_5": replace(STEP_1, switches={"pool_at": 5}),
-        "gap": replace(STEP_1, switches={"pool_at": 5, "gap": True}),
-        "fully_connected": replace(STEP_1, switches={"pool_at": 5, "gap": True, "fully_connected": True}),
-        "capacity": replace(
-            STEP_2,
-            switches={"channels": [8, 14, 10, 10, 10], "capacity": 14, "separable": False, "dropout": 0.0},
-        ),
-        "width": replace(STEP_2, switches={**WHOLE, "dropout": 0.0}),
-        "separable": replace(STEP_2, switches={"dropout": 0.0}),
-    },
+def _step_3(**switches: object) -> Recipe:
+    """Step 3 with other switches of its network."""
+    return replace(STEP_3, switches={"dropout": 0.0, **switches})
+
+
+def _without(kind: str) -> Recipe:
+    """Step 3 without one kind of augmentation."""
+    return replace(STEP_3, augmentation={name: by for name, by in STEP_3.augmentation.items() if name != kind})
+
+
+NO_DROPOUT = replace(STEP_2, switches={"dropout": 0.0})
+AUGMENTED = replace(NO_DROPOUT, augmentation=STEP_3.augmentation)
+STEPPED = replace(AUGMENTED, learning_rate=STEP_3.learning_rate, gamma=STEP_3.gamma)
+
+STUDIES: dict[str, Study] = {
+    "consistency": Study(
+        "What do the notebooks' three recipes give, over seeds?",
+        20,
+        {"step1": STEP_1, "step2": STEP_2, "step3": STEP_3},
+    ),
+    # From Model_1 to the full Step 3, each recipe one change on the one before.
+    "ladder": Study(
+        "From Model_1 to Step 3, one change at a time: what does each bring?",
+        10,
+        {
+            "step1": STEP_1,
+            "pool_at_5": replace(STEP_1, switches={"pool_at": 5}),
+            "gap": replace(STEP_1, switches={"pool_at": 5, "gap": True}),
+            "fully_connected": replace(STEP_1, switches={"pool_at": 5, "gap": True, "fully_connected": True}),
+            "capacity": replace(
+                STEP_2,
+                switches={"channels": [8, 14, 10, 10, 10], "capacity": 14, "separable": False, "dropout": 0.0},
+            ),
+            "width": replace(STEP_2, switches={**WHOLE, "dropout": 0.0}),
+            "separable": NO_DROPOUT,
+            "dropout": STEP_2,
+            "augmentation_for_dropout": AUGMENTED,
+            "schedule": STEPPED,
+            "weight_decay": replace(STEPPED, weight_decay=STEP_3.weight_decay),
+            "plain_epochs": STEP_3,
+        },
+        against="above",
+    ),
+    # The full Step 3, and one ingredient of it left out or exchanged at a time.
+    "ablation": Study(
+        "Step 3 with one ingredient left out or exchanged: what is each worth?",
+        10,
+        {
+            "step3": STEP_3,
+            "no_augmentation": replace(STEP_3, augmentation={}),
+            "no_rotation": _without("rotation"),
+            "no_shift": _without("shift"),
+            "no_scale": _without("scale"),
+            "no_shear": _without("shear"),
+            "no_warp": _without("warp"),
+            "no_plain_epochs": replace(STEP_3, plain_epochs=0),
+            "constant_rate": replace(STEP_3, learning_rate=STEP_2.learning_rate, gamma=1.0),
+            "cosine": replace(STEP_3, schedule="cosine"),
+            "one_cycle": replace(STEP_3, schedule="one-cycle"),
+            "no_weight_decay": replace(STEP_3, weight_decay=0.0),
+            "batch_64": replace(STEP_3, batch_size=64),
+            "batch_256": replace(STEP_3, batch_size=256),
+            "dropout_0.05": _step_3(dropout=0.05),
+            "dropout_0.1": _step_3(dropout=0.1),
+            "no_batch_norm": _step_3(batch_norm=False),
+            "no_gap": _step_3(gap=False),
+            "no_capacity": _step_3(capacity=0),
+            "pool_at_3": _step_3(pool_at=3),
+            "whole_convolutions": _step_3(**WHOLE),
+        },
+        against="step3",
+    ),
+    # Step 3 in fewer epochs: its three rates, and the plain images at the last of them, in proportion.
+    "epochs": Study(
+        "In how few epochs does Step 3's network end at 99.4 %?",
+        10,
+        {
+            "6_epochs": replace(STEP_3, epochs=6, step_size=2, plain_epochs=2),
+            "8_epochs": replace(STEP_3, epochs=8, step_size=3, plain_epochs=2),
+            "9_epochs": replace(STEP_3, epochs=9, step_size=3, plain_epochs=3),
+            "12_epochs": replace(STEP_3, epochs=12, step_size=4, plain_epochs=4),
+            "15_epochs": STEP_3,
+        },
+    ),
     # what the steps were chosen from, without the test images
-    "choice": {
-        "step1": _held_out(STEP_1),
-        "step2": _held_out(STEP_2),
-        "less_dropout": _held_out(STEP_2, switches={"dropout": 0.05}),
-        "step3": _held_out(STEP_3),
-        "whole": _held_out(STEP_3, switches={**WHOLE, "dropout": 0.0}),
-        "float32": _held_out(STEP_3, bfloat16=False),
-    },
+    "choice": Study(
+        "What the steps were chosen from, on held-out training images",
+        3,
+        {
+            "step1": _held_out(STEP_1),
+            "step2": _held_out(STEP_2),
+            "dropout_0.05": _held_out(STEP_2, switches={"dropout": 0.05}),
+            "step3": _held_out(STEP_3),
+            "whole_convolutions": _held_out(_step_3(**WHOLE)),
+            "float32": _held_out(STEP_3, bfloat16=False),
+        },
+    ),
 }

@@ -1,19 +1,27 @@
-"""Run recipes over seeds, and keep one record a run."""
+"""Run recipes over seeds, and keep one record a run, named after the recipe's hash and the seed."""
 
-import json
+import contextlib
+import math
 import os
-from collections.abc import Sequence
-from dataclasses import asdict
+import platform
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import joblib
 import torch
+import torchvision
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR
+from tqdm import tqdm
 
 import models
 import utils
-from lab.recipes import STUDIES, Recipe
+from lab.recipes import STUDIES, Recipe, Study
 
-RESULTS = Path(__file__).parent / "results"
+RECORDS = Path(__file__).parent / "results" / "records"
+BACKENDS = ("loky", "dask")
+CONNECT_SECONDS = 10  # to wait for a Dask scheduler
 
 
 def run(recipe: Recipe, seed: int, show: bool = True) -> utils.History:
@@ -27,13 +35,12 @@ def run(recipe: Recipe, seed: int, show: bool = True) -> utils.History:
     utils.seed_everything(seed)
     model = getattr(models, recipe.network)(**recipe.switches).to(device)
     optimizer = utils.make_optimizer(model, recipe.learning_rate, recipe.momentum, recipe.weight_decay)
-    scheduler = utils.make_scheduler(optimizer, recipe.step_size, recipe.gamma)
     return utils.fit(
         model,
         train_loader,
         test_loader,
         optimizer,
-        scheduler,
+        _make_scheduler(recipe, optimizer),
         epochs=recipe.epochs,
         plain_epochs=recipe.plain_epochs,
         bfloat16=recipe.bfloat16,
@@ -42,57 +49,178 @@ def run(recipe: Recipe, seed: int, show: bool = True) -> utils.History:
     )
 
 
-def study(name: str, seeds: Sequence[int], jobs: int = 1, arms: Sequence[str] = ()) -> None:
-    """Run each recipe of a study (or only those that `arms` names) for each seed, and write `lab/results/STUDY/RECIPE.seedN.json` as each run ends.
+def _make_scheduler(recipe: Recipe, optimizer: Optimizer) -> LRScheduler:
+    """The recipe's schedule; all of them set the rate once an epoch, as `fit` does."""
+    if recipe.schedule == "cosine":
+        return CosineAnnealingLR(optimizer, T_max=recipe.epochs)
+    if recipe.schedule == "one-cycle":
+        # its defaults: from a 25th of the highest rate up to it in the first 30 %, then down; momentum the other way
+        return OneCycleLR(optimizer, recipe.learning_rate, total_steps=recipe.epochs)
+    return utils.make_scheduler(optimizer, recipe.step_size, recipe.gamma)
 
-    Runs that are recorded already are not repeated. One job uses all cores, as a notebook does, and gives a
-    notebook's very numbers; more jobs share the cores, which takes less time in all, and differ in the last bits.
-    Raises ValueError for an unknown study or arm, and for fewer than one job.
-    """
+
+def find_study(name: str, recipes: Sequence[str] = ()) -> Study:
+    """The study of this name, with all of its recipes or only those named. Raises ValueError for an unknown name."""
     if name not in STUDIES:
         raise ValueError(f"there is no study {name!r}, expected one of {', '.join(STUDIES)}")
-    if jobs < 1:
+    study = STUDIES[name]
+    for recipe in recipes:
+        if recipe not in study.recipes:
+            raise ValueError(f"the study {name} has no recipe {recipe!r}, expected some of {', '.join(study.recipes)}")
+    chosen = {key: recipe for key, recipe in study.recipes.items() if not recipes or key in recipes}
+    return replace(study, recipes=chosen)
+
+
+def run_study(
+    name: str,
+    seeds: Sequence[int] = (),
+    recipes: Sequence[str] = (),
+    jobs: int | None = None,
+    backend: str = "loky",
+    address: str | None = None,
+) -> None:
+    """Run what is missing of a study, and write `lab/results/records/HASH.seedN.json` as each run ends.
+
+    seeds:   in place of the study's own
+    recipes: only these of the study
+    jobs:    runs at a time; as many as there are cores, with one thread each, unless said. One job uses all cores, as
+             a notebook does, and gives a notebook's very numbers; runs of fewer threads differ in the last bits.
+    backend: joblib's: "loky", processes on this machine, or "dask", the workers of the Dask cluster whose scheduler
+             is at `address`. A worker runs one run a thread, and needs this project and the data where it was started.
+
+    Runs that are recorded already are not repeated, whatever study they were made for. A run that fails is reported
+    and leaves the others alone; at the end RuntimeError is raised for it. Raises ValueError for an unknown study,
+    recipe or backend, for fewer than one job, and for an address without Dask or Dask without an address.
+    """
+    study = find_study(name, recipes)
+    if jobs is not None and jobs < 1:
         raise ValueError(f"jobs is {jobs}, expected at least 1")
-    for arm in arms:
-        if arm not in STUDIES[name]:
-            raise ValueError(f"the study {name} has no recipe {arm!r}, expected some of {', '.join(STUDIES[name])}")
-    recipes = {arm: recipe for arm, recipe in STUDIES[name].items() if not arms or arm in arms}
-    missing = [
-        (path, recipe, seed)
-        for seed in seeds
-        for arm, recipe in recipes.items()
-        if not _is_recorded(path := RESULTS / name / f"{arm}.seed{seed}.json", recipe)
-    ]
-    print(f"{name}: {len(missing)} of {len(seeds) * len(recipes)} runs are missing")
-    threads = max(1, (os.cpu_count() or 1) // jobs)
-    parallel = joblib.Parallel(n_jobs=jobs, batch_size=1, pre_dispatch=jobs, return_as="generator_unordered")
-    for done, (path, history) in enumerate(
-        parallel(joblib.delayed(_record)(*job, threads) for job in missing), start=1
-    ):
-        print(
-            f"{done} of {len(missing)}  {path.name}: last five {history.mean_last_five:.2f} %, {utils.verdict(history)}"
-        )
+    if backend not in BACKENDS:
+        raise ValueError(f"backend is {backend!r}, expected one of {', '.join(BACKENDS)}")
+    if (backend == "dask") != (address is not None):
+        raise ValueError("the backend dask and the address of its scheduler go together: give both or neither")
+    seeds = list(seeds) or list(range(study.seeds))
+    wanted = [(key, recipe, seed) for seed in seeds for key, recipe in study.recipes.items()]
+    missing = [job for job in wanted if not _is_recorded(record_path(job[1], job[2]), job[1])]
+    print(f"{name}: {len(missing)} of {len(wanted)} runs are missing")
+    jobs = jobs or cores()
+    threads = 1 if backend == "dask" else max(1, cores() // jobs)
+    failures = []
+    with _runs_on(backend, address):
+        parallel = joblib.Parallel(n_jobs=jobs, batch_size=1, return_as="generator_unordered")
+        results = parallel(joblib.delayed(_try_run)(*job, threads) for job in missing)
+        for key, recipe, seed, history in tqdm(results, total=len(missing), unit="run", disable=not missing):
+            if isinstance(history, str):
+                failures.append(f"{key}, seed {seed}: {history}")
+                tqdm.write(failures[-1])
+                continue
+            utils.write_json(record_path(recipe, seed), make_record(recipe, history))
+            tqdm.write(f"{key}, seed {seed}: last five {history.mean_last_five:.2f} %, {utils.verdict(history)}")
+    if failures:
+        raise RuntimeError(f"{len(failures)} of {len(missing)} runs failed and have no record: " + "; ".join(failures))
+
+
+def repeat(name: str, key: str, seed: int) -> str:
+    """Repeat a recorded run from its seed, in full, on as many threads, and say whether it came out as recorded.
+
+    On the machine that recorded it, it does to the last bit. Elsewhere the last five epochs together must lie within
+    two standard errors of the difference of two such counts, since a run there is a draw of its own.
+
+    Raises RuntimeError where it did not, FileNotFoundError for a run without a record, and ValueError for an unknown
+    study or recipe.
+    """
+    recipe = find_study(name, [key]).recipes[key]
+    path = record_path(recipe, seed)
+    if not path.exists():
+        raise FileNotFoundError(f"{name}/{key} has no record of seed {seed}: make it with `python -m lab study {name}`")
+    recorded = utils.read_record(path)
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(int(recorded.environment["threads"]))
+        fresh = run(recipe, seed, show=False)
+    finally:
+        torch.set_num_threads(threads)
+    figures = f"{fresh.mean_last_five:.2f} % here, {recorded.mean_last_five:.2f} % recorded"
+    if fresh.environment == recorded.environment:
+        measured = ("train_loss", "train_correct", "test_loss", "test_correct", "final_train_correct")
+        if any(getattr(fresh, column) != getattr(recorded, column) for column in measured):
+            raise RuntimeError(f"{path.name}: the same machine gave other numbers, {figures}")
+        return f"{path.name}: the same to the last bit, {figures}"
+    variance = sum(run.mean_last_five * (100 - run.mean_last_five) / run.test_images for run in (fresh, recorded))
+    if abs(fresh.mean_last_five - recorded.mean_last_five) > 2 * math.sqrt(variance):
+        raise RuntimeError(f"{path.name}: further apart than two standard errors, {figures}")
+    return f"{path.name}: another machine than {recorded.environment}, and within two standard errors, {figures}"
+
+
+def cores() -> int:
+    """The number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextlib.contextmanager
+def _runs_on(backend: str, address: str | None) -> Iterator[None]:
+    if backend == "loky":
+        yield
+        return
+    from dask.distributed import Client  # there are machines that never see a cluster
+
+    try:
+        client = Client(address, timeout=CONNECT_SECONDS)
+    except (OSError, ValueError) as error:
+        raise RuntimeError(
+            f"there is no Dask scheduler at {address}, expected one such as tcp://HOST:8786 ({error})"
+        ) from None
+    with client, joblib.parallel_config(backend="dask", client=client):
+        yield
+
+
+def _try_run(key: str, recipe: Recipe, seed: int, threads: int) -> tuple[str, Recipe, int, utils.History | str]:
+    """The history of a run, or the sentence that says why there is none: one run's failure must not end the others."""
+    torch.set_num_threads(threads)
+    try:
+        history = run(recipe, seed, show=False)
+    except (FloatingPointError, RuntimeError, ValueError) as error:
+        return key, recipe, seed, str(error)
+    if history.dataset != "MNIST":
+        return key, recipe, seed, f"the data is {history.dataset}: a study needs MNIST, nothing was recorded"
+    return key, recipe, seed, history
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Records
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def record_path(recipe: Recipe, seed: int) -> Path:
+    return RECORDS / f"{recipe.hash}.seed{seed}.json"
+
+
+def make_record(recipe: Recipe, history: utils.History) -> dict[str, object]:
+    """What is kept of a run: its recipe, the versions of the software, and all that was measured.
+
+    The columns that were measured on held-out images are called so; a record never has columns of both kinds, since
+    a held-out run does not look at the test images.
+    """
+    measured = {
+        (name.replace("test", "held_out", 1) if recipe.held_out and name.startswith("test") else name): value
+        for name, value in asdict(history).items()
+    }
+    versions = {
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "torchvision": str(torchvision.__version__),
+    }
+    return {"hash": recipe.hash, "recipe": asdict(recipe), "versions": versions, "history": measured}
 
 
 def _is_recorded(path: Path, recipe: Recipe) -> bool:
-    """Whether this very recipe is recorded whole; a torn record is set aside, one of another recipe made anew."""
+    """Whether this run is recorded whole; a torn record is set aside."""
     if not path.exists():
         return False
     try:
-        record = json.loads(path.read_text())
-        return Recipe(**record["recipe"]) == recipe and bool(utils.History(**record["history"]))
-    except (ValueError, KeyError, TypeError):
+        return len(utils.read_record(path)) == recipe.epochs
+    except ValueError as error:
         aside = path.with_suffix(".torn")
         path.rename(aside)
-        print(f"{path} is no whole record: it is now {aside}, and the run is repeated")
+        print(f"{error}: it is now {aside.name}, and the run is repeated")
         return False
-
-
-def _record(path: Path, recipe: Recipe, seed: int, threads: int) -> tuple[Path, utils.History]:
-    torch.set_num_threads(threads)
-    history = run(recipe, seed, show=False)
-    if history.dataset != "MNIST":
-        raise RuntimeError(f"the data is {history.dataset}: a study needs MNIST, nothing was recorded")
-    record = {"recipe": asdict(recipe), "history": asdict(history)}
-    utils.write_json(path, record)
-    return path, history

@@ -1,21 +1,27 @@
 """The lab: studies keep one whole record a run, the commands do what they say."""
 
 import json
+import re
+import socket
 import subprocess
 import sys
+import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 import torch
+from dask.distributed import Client
+from PIL import Image
 
 import models
 import utils
 from lab import study as studies
 from lab.bench import bench
-from lab.figures import PICTURE, records_digest
 from lab.notebooks import execute
-from lab.recipes import STUDIES, Recipe
+from lab.recipes import STUDIES, Recipe, Study
+from lab.report import report
+from lab.study import run_study
 
 ROOT = Path(__file__).parent.parent
 TINY = Recipe("Model_1", epochs=2, learning_rate=0.1)
@@ -23,20 +29,46 @@ TINY = Recipe("Model_1", epochs=2, learning_rate=0.1)
 
 @pytest.fixture
 def tiny_study(tmp_path, monkeypatch):
-    """A study of one recipe on 2,000 images, with records in an empty folder."""
+    """A study of one recipe on 2,000 images, with records in an empty folder; in this process, unless jobs are asked for."""
     monkeypatch.setenv("SESSION7_SHORT", "1")
-    monkeypatch.setattr(studies, "RESULTS", tmp_path)
-    monkeypatch.setitem(STUDIES, "tiny", {"small": TINY})
-    return tmp_path / "tiny"
+    monkeypatch.setattr(studies, "cores", lambda: 1)
+    monkeypatch.setattr(studies, "RECORDS", tmp_path)
+    monkeypatch.setitem(STUDIES, "tiny", Study("Does a study work?", 2, {"small": TINY}))
+    return tmp_path
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def measured(folder):
+    """All that was measured, by file, but the seconds."""
+    histories = {path.name: json.loads(path.read_text())["history"] for path in folder.glob("*.json")}
+    return {name: history | {"seconds": None} for name, history in histories.items()}
 
 
 def test_a_study_writes_one_record_a_run_and_repeats_none(tiny_study, capsys):
-    studies.study("tiny", seeds=[0, 1])
+    run_study("tiny")
     records = {path.name: path.read_bytes() for path in tiny_study.iterdir()}
-    assert sorted(records) == ["small.seed0.json", "small.seed1.json"]
-    studies.study("tiny", seeds=[0, 1])
+    assert names(tiny_study) == [f"{TINY.hash}.seed0.json", f"{TINY.hash}.seed1.json"]
+    run_study("tiny")
     assert {path.name: path.read_bytes() for path in tiny_study.iterdir()} == records
     assert "0 of 2 runs are missing" in capsys.readouterr().out
+
+
+def test_a_recipe_of_two_studies_is_run_once(tiny_study, monkeypatch, capsys):
+    run_study("tiny")
+    monkeypatch.setitem(STUDIES, "other", Study("Does it share?", 3, {"another name": TINY}))
+    run_study("other")
+    assert "1 of 3 runs are missing" in capsys.readouterr().out
+    assert len(names(tiny_study)) == 3
+
+
+def test_progress_says_how_long_it_will_take(tiny_study, capsys):
+    run_study("tiny", seeds=[0])
+    shown = capsys.readouterr()
+    assert "small, seed 0: last five" in shown.out + shown.err
+    assert re.search(r"1/1 \[\d\d:\d\d<\d\d:\d\d", shown.err)  # time spent < time to go
 
 
 def test_a_recipe_names_every_switch_so_that_a_changed_default_makes_another_recipe(monkeypatch):
@@ -46,65 +78,202 @@ def test_a_recipe_names_every_switch_so_that_a_changed_default_makes_another_rec
     assert Recipe("Model_1") != before == Recipe(**json.loads(json.dumps(asdict(before))))
 
 
+def test_recipes_that_differ_have_hashes_that_differ():
+    different = [recipe for study in STUDIES.values() for recipe in study.recipes.values()]
+    for i, one in enumerate(different):
+        for other in different[:i]:
+            assert (one == other) == (one.hash == other.hash)
+
+
 def test_a_record_has_the_recipe_and_what_was_measured(tiny_study):
-    studies.study("tiny", seeds=[3])
-    record = json.loads((tiny_study / "small.seed3.json").read_text())
-    history = utils.load_records("tiny", "small", folder=tiny_study.parent)[3]
+    run_study("tiny", seeds=[3])
+    path = studies.record_path(TINY, 3)
+    record, history = json.loads(path.read_text()), utils.read_record(path)
     assert Recipe(**record["recipe"]) == TINY
+    assert record["versions"]["torch"] == torch.__version__
     assert len(history) == 2
     assert all(isinstance(count, int) for count in [*history.test_correct, history.final_train_correct])
     assert history.environment["torch"] == torch.__version__
 
 
+def test_a_record_calls_held_out_images_so(tiny_study, monkeypatch):
+    held_out = replace(TINY, held_out=True)
+    monkeypatch.setitem(STUDIES, "tiny", Study("?", 1, {"small": held_out}))
+    run_study("tiny")
+    path = studies.record_path(held_out, 0)
+    columns = json.loads(path.read_text())["history"]
+    assert columns["held_out_correct"] == utils.read_record(path).test_correct
+    assert not [name for name in columns if "test" in name]
+
+
 def test_runs_side_by_side_give_the_numbers_of_runs_one_by_one(tiny_study, monkeypatch):
-    threads = torch.get_num_threads()
-    try:
-        torch.set_num_threads(1)
-        alone = studies.run(TINY, seed=1, show=False)
-    finally:
-        torch.set_num_threads(threads)
-    monkeypatch.setattr(studies.os, "cpu_count", lambda: 2)
-    studies.study("tiny", seeds=[0, 1], jobs=2)
-    beside = utils.load_records("tiny", "small", folder=tiny_study.parent)[1]
-    assert (beside.test_correct, beside.train_loss) == (alone.test_correct, alone.train_loss)
+    run_study("tiny")
+    alone = measured(tiny_study)
+    monkeypatch.setattr(studies, "RECORDS", tiny_study / "beside")
+    run_study("tiny", jobs=2)
+    assert measured(studies.RECORDS) == alone
+
+
+@pytest.fixture
+def cluster(tiny_study):
+    """A Dask scheduler and two worker processes, started by the README's commands; they inherit the tests' variables."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    address = f"tcp://127.0.0.1:{port}"
+    scheduler = ["scheduler", "--host", "127.0.0.1", "--port", port, "--no-dashboard"]
+    worker = ["worker", address, "--nthreads", "1", "--no-nanny", "--no-dashboard"]
+    quiet = {"cwd": ROOT, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    started = [subprocess.Popen([sys.executable, "-m", "dask", *rest], **quiet) for rest in (scheduler, worker, worker)]
+    with Client(address, timeout=60) as client:
+        client.wait_for_workers(2, timeout=60)
+    yield address
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+def test_a_dask_cluster_gives_the_same_records(tiny_study, cluster, monkeypatch):
+    run_study("tiny")
+    here = measured(tiny_study)
+    monkeypatch.setattr(studies, "RECORDS", tiny_study / "there")
+    run_study("tiny", backend="dask", address=cluster)
+    assert measured(studies.RECORDS) == here
+    assert len(here) == 2
+
+
+def test_without_a_scheduler_a_sentence_says_what_is_expected(tiny_study, monkeypatch):
+    monkeypatch.setattr(studies, "CONNECT_SECONDS", 1)
+    with pytest.raises(RuntimeError, match="there is no Dask scheduler at tcp://127.0.0.1:9, expected one such as"):
+        run_study("tiny", backend="dask", address="tcp://127.0.0.1:9")
 
 
 def test_a_torn_record_is_set_aside_and_its_run_repeated(tiny_study, capsys):
-    studies.study("tiny", seeds=[0])
-    path = tiny_study / "small.seed0.json"
+    run_study("tiny", seeds=[0])
+    path = studies.record_path(TINY, 0)
     whole = json.loads(path.read_text())
     path.write_text(path.read_text()[:200])
-    studies.study("tiny", seeds=[0])
-    again = json.loads(path.read_text())
-    assert again["history"]["test_correct"] == whole["history"]["test_correct"]
+    run_study("tiny", seeds=[0])
+    assert json.loads(path.read_text())["history"]["test_correct"] == whole["history"]["test_correct"]
     assert path.with_suffix(".torn").exists()
-    assert "is no whole record" in capsys.readouterr().out
+    assert "is not a record of a study" in capsys.readouterr().out
 
 
-def test_a_changed_recipe_is_run_anew(tiny_study, monkeypatch):
-    studies.study("tiny", seeds=[0])
-    monkeypatch.setitem(STUDIES, "tiny", {"small": replace(TINY, learning_rate=0.05)})
-    studies.study("tiny", seeds=[0])
-    assert json.loads((tiny_study / "small.seed0.json").read_text())["recipe"]["learning_rate"] == 0.05
+def test_a_killed_study_goes_on_where_it_stopped(tiny_study, monkeypatch, capsys):
+    """A process that runs three seeds one by one is killed after the first record; the rest is made later."""
+    code = (
+        "from lab import study; from lab.recipes import STUDIES, Recipe, Study; from pathlib import Path; "
+        f"study.RECORDS = Path({str(tiny_study)!r}); "
+        "STUDIES['tiny'] = Study('?', 3, {'small': Recipe('Model_1', epochs=2, learning_rate=0.1)}); "
+        "study.run_study('tiny', jobs=1)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.DEVNULL)
+    while not list(tiny_study.glob("*.json")):
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    done = {path.name: path.read_bytes() for path in tiny_study.glob("*.json")}
+    assert 1 <= len(done) < 3
+    run_study("tiny", seeds=range(3))
+    assert f"{3 - len(done)} of 3 runs are missing" in capsys.readouterr().out
+    assert len(list(tiny_study.glob("*.json"))) == 3
+    assert {name: (tiny_study / name).read_bytes() for name in done} == done
+
+
+def test_a_changed_recipe_is_run_beside_the_old_one(tiny_study, monkeypatch):
+    run_study("tiny", seeds=[0])
+    changed = replace(TINY, learning_rate=0.05)
+    monkeypatch.setitem(STUDIES, "tiny", Study("?", 1, {"small": changed}))
+    run_study("tiny")
+    assert names(tiny_study) == sorted(f"{recipe.hash}.seed0.json" for recipe in (TINY, changed))
+
+
+def test_a_run_that_fails_leaves_the_others_alone(tiny_study, monkeypatch):
+    wild = replace(TINY, learning_rate=1e30)
+    monkeypatch.setitem(STUDIES, "tiny", Study("?", 1, {"wild": wild, "small": TINY}))
+    with pytest.raises(RuntimeError, match=r"1 of 2 runs failed and have no record: wild, seed 0: the loss is"):
+        run_study("tiny")
+    assert names(tiny_study) == [f"{TINY.hash}.seed0.json"]
 
 
 def test_a_study_without_mnist_is_an_error_and_records_nothing(tiny_study, monkeypatch):
     monkeypatch.setenv("SESSION7_DATASET", "digits")
     with pytest.raises(RuntimeError, match="a study needs MNIST"):
-        studies.study("tiny", seeds=[0])
-    assert not tiny_study.exists()
+        run_study("tiny", seeds=[0])
+    assert not names(tiny_study)
 
 
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        ({"name": "nothing", "seeds": [0]}, "no study 'nothing', expected one of"),
-        ({"name": "steps", "seeds": [0], "jobs": 0}, "jobs is 0, expected at least 1"),
+        ({"name": "nothing"}, "no study 'nothing', expected one of"),
+        ({"name": "ladder", "recipes": ["rungs"]}, "the study ladder has no recipe 'rungs', expected some of"),
+        ({"name": "ladder", "jobs": 0}, "jobs is 0, expected at least 1"),
+        ({"name": "ladder", "backend": "slurm"}, "backend is 'slurm', expected one of loky, dask"),
+        ({"name": "ladder", "backend": "dask"}, "go together: give both or neither"),
+        ({"name": "ladder", "address": "tcp://127.0.0.1:9"}, "go together: give both or neither"),
     ],
 )
 def test_bad_arguments_of_a_study_are_named(arguments, complaint):
     with pytest.raises(ValueError, match=complaint):
-        studies.study(**arguments)
+        run_study(**arguments)
+
+
+def test_an_unknown_schedule_is_named():
+    with pytest.raises(ValueError, match="schedule is 'linear', expected one of step, cosine, one-cycle"):
+        replace(TINY, schedule="linear")
+
+
+@pytest.mark.parametrize(
+    ("schedule", "rates"),
+    [("step", [0.2, 0.2, 0.02, 0.02]), ("cosine", [0.2, 0.17071, 0.1, 0.02929]), ("one-cycle", [0.008, 0.2])],
+)
+def test_each_schedule_sets_the_rate_once_an_epoch(monkeypatch, schedule, rates):
+    monkeypatch.setenv("SESSION7_DATASET", "digits")
+    recipe = replace(TINY, epochs=4, learning_rate=0.2, step_size=2, gamma=0.1, schedule=schedule)
+    history = studies.run(recipe, seed=0, show=False)
+    if schedule == "one-cycle":
+        assert history.learning_rate[0] == pytest.approx(0.008)
+        assert max(history.learning_rate) <= 0.2 and history.learning_rate[-1] < 0.001
+    else:
+        assert history.learning_rate == pytest.approx(rates, rel=1e-3)
+
+
+@pytest.fixture
+def recorded(tiny_study):
+    run_study("tiny", seeds=[0])
+    return studies.record_path(TINY, 0)
+
+
+def test_a_recorded_run_is_repeated_to_the_last_bit(recorded):
+    assert "the same to the last bit" in studies.repeat("tiny", "small", 0)
+
+
+def test_a_record_that_is_not_what_the_recipe_gives_is_found_out(recorded):
+    record = json.loads(recorded.read_text())
+    record["history"]["test_correct"][-1] += 1
+    recorded.write_text(json.dumps(record))
+    with pytest.raises(RuntimeError, match="the same machine gave other numbers"):
+        studies.repeat("tiny", "small", 0)
+
+
+@pytest.mark.parametrize(("more", "near"), [(1, True), (200, False)])
+def test_on_another_machine_a_repeated_run_must_be_near(recorded, more, near):
+    record = json.loads(recorded.read_text())
+    record["history"]["environment"]["processor"] = "an abacus"
+    record["history"]["test_correct"] = [count - more for count in record["history"]["test_correct"]]
+    recorded.write_text(json.dumps(record))
+    if near:
+        assert "within two standard errors" in studies.repeat("tiny", "small", 0)
+    else:
+        with pytest.raises(RuntimeError, match="further apart than two standard errors"):
+            studies.repeat("tiny", "small", 0)
+
+
+def test_a_run_without_a_record_cannot_be_repeated(tiny_study):
+    with pytest.raises(FileNotFoundError, match="tiny/small has no record of seed 0"):
+        studies.repeat("tiny", "small", 0)
 
 
 def test_a_held_out_run_never_sees_the_test_images(monkeypatch):
@@ -120,23 +289,65 @@ def test_a_held_out_run_never_sees_the_test_images(monkeypatch):
         assert torch.equal(digits.images, part.images)
 
 
-def test_every_committed_record_is_of_the_recipe_in_the_code():
-    paths = sorted(studies.RESULTS.glob("*/*.json"))
-    for path in paths:
-        arm, seed, _ = path.name.split(".")
-        record = json.loads(path.read_text())
-        recipe = STUDIES[path.parent.name][arm]
+def committed(study, key):
+    """The committed records of a study's recipe, for the seeds that the study asks for, as JSON."""
+    recipe = STUDIES[study].recipes[key]
+    paths = [studies.record_path(recipe, seed) for seed in range(STUDIES[study].seeds)]
+    return [json.loads(path.read_text()) for path in paths if path.exists()]
+
+
+def test_every_committed_record_is_of_a_recipe_in_the_code():
+    recipes = {recipe.hash: recipe for study in STUDIES.values() for recipe in study.recipes.values()}
+    for path in sorted(studies.RECORDS.iterdir()):
+        record, history = json.loads(path.read_text()), utils.read_record(path)
+        recipe = recipes[record["hash"]]
         assert Recipe(**record["recipe"]) == recipe, path
-        assert f"seed{record['history']['seed']}" == seed, path
-        assert len(utils.History(**record["history"])) == recipe.epochs, path
-    recorded = {(path.parent.name, path.name.split(".")[0]) for path in paths}
-    assert recorded == {(study, arm) for study, arms in STUDIES.items() for arm in arms}
+        assert path == studies.record_path(recipe, history.seed)
+        assert len(history) == recipe.epochs, path
+        assert history.dataset == "MNIST" and history.test_images == 10_000, path
+        assert history.train_images == (50_000 if recipe.held_out else 60_000), path
 
 
-def test_the_picture_shows_the_committed_records():
-    from PIL import Image
+@pytest.fixture(scope="module")
+def fresh_report(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("report")
+    report(folder)
+    return folder
 
-    assert Image.open(PICTURE).text["Records"] == records_digest()
+
+def test_the_committed_report_is_that_of_the_committed_records(fresh_report):
+    for path in fresh_report.iterdir():
+        there = studies.RECORDS.parent / path.name
+        if path.suffix == ".png":
+            assert Image.open(path).text["Records"] == Image.open(there).text["Records"], path.name
+        else:
+            assert path.read_text() == there.read_text(), path.name
+    figures = {path.name for path in studies.RECORDS.parent.glob("*.png")}
+    assert figures == {path.name for path in fresh_report.glob("*.png")}
+
+
+def test_the_summary_is_worked_out_from_the_counts(fresh_report):
+    """Once more, from the files, without the functions that made it."""
+    summary = json.loads((fresh_report / "summary.json").read_text())
+    assert list(summary) == list(STUDIES)
+    for study, rows in summary.items():
+        for key, row in rows.items():
+            records = committed(study, key)
+            column = "held_out_correct" if STUDIES[study].recipes[key].held_out else "test_correct"
+            last = [record["history"][column][-5:] for record in records]
+            assert row["seeds"] == len(records)
+            assert row["epochs"] == len(records[0]["history"][column])
+            assert row["parameters"] == records[0]["history"]["parameters"]
+            assert row["consistent"] == sum(min(counts) >= 9_940 for counts in last)
+            assert row["worst_last5"] == pytest.approx(min(map(min, last)) / 100)
+            assert row["mean_last5"] == pytest.approx(sum(map(sum, last)) / len(last) / 500, abs=1e-4)
+
+
+def test_a_report_without_records_is_an_error(tmp_path, monkeypatch):
+    monkeypatch.setattr("lab.report.RECORDS", tmp_path)
+    with pytest.raises(FileNotFoundError, match="there are no records in"):
+        report(tmp_path)
+    assert not names(tmp_path)
 
 
 def test_the_benchmark_times_all_four_and_their_ratios_agree():

@@ -36,7 +36,7 @@ def outputs(step):
 
 
 def record(step):
-    return utils.load_records("steps", f"step{step}", ROOT / utils.RECORDS)[0]
+    return utils.load_records("consistency", f"step{step}", ROOT / utils.RESULTS)[0]
 
 
 def constants(step):
@@ -112,7 +112,7 @@ def test_two_notebooks_differ_only_where_the_lesson_is():
 
 @pytest.mark.parametrize("step", STEPS)
 def test_the_recipe_of_the_lab_is_the_notebook(step):
-    recipe = STUDIES["steps"][f"step{step}"]
+    recipe = STUDIES["consistency"].recipes[f"step{step}"]
     here = constants(step)
     for name in (
         "epochs",
@@ -169,13 +169,13 @@ def test_a_network_of_the_lesson_has_fewer_than_8000_parameters(step):
 
 
 def test_step_1_overfits_step_2_closes_the_gap():
-    gaps = {step: [run.gap for run in utils.load_records("steps", f"step{step}").values()] for step in STEPS}
+    gaps = {step: [run.gap for run in utils.load_records("consistency", f"step{step}").values()] for step in STEPS}
     assert max(gaps[2]) < min(gaps[1]) / 1.5
     assert sum(gaps[2]) / len(gaps[2]) < sum(gaps[1]) / len(gaps[1]) / 2
 
 
 def test_step_3_meets_both_targets_for_each_of_five_seeds():
-    runs = utils.load_records("steps", "step3")
+    runs = utils.load_records("consistency", "step3")
     assert list(runs) == [0, 1, 2, 3, 4]
     for run in runs.values():
         assert utils.verdict(run).consistent
@@ -186,7 +186,7 @@ def test_step_3_meets_both_targets_for_each_of_five_seeds():
 def test_the_readme_has_the_row_of_each_step():
     readme = (ROOT / "README.md").read_text()
     for step in STEPS:
-        run, seeds = record(step), utils.load_records("steps", f"step{step}").values()
+        run, seeds = record(step), utils.load_records("consistency", f"step{step}").values()
         last = " ".join(f"{percent:.2f}" for percent in run.last_five)
         mean = sum(run.mean_last_five for run in seeds) / len(seeds)
         met = sum(utils.verdict(run).consistent for run in seeds)
@@ -198,14 +198,14 @@ def test_the_readme_has_the_row_of_each_step():
 
 
 def test_the_readme_says_between_which_figures_step_3_lies():
-    last = [percent for run in utils.load_records("steps", "step3").values() for percent in run.last_five]
+    last = [percent for run in utils.load_records("consistency", "step3").values() for percent in run.last_five]
     sentence = f"Step 3's last five epochs lie between {min(last):.2f} and {max(last):.2f} %, over all seeds."
     assert sentence in (ROOT / "README.md").read_text()
 
 
 def test_the_readme_has_the_recorded_timings():
     readme = (ROOT / "README.md").read_text()
-    timed = json.loads((ROOT / utils.RECORDS / "bench.json").read_text())
+    timed = json.loads((ROOT / utils.RESULTS / "bench.json").read_text())
     for name in ("usual_s", "ours_s", "bare_s"):
         assert f"| {timed[name]} |" in readme, name
     assert f"That is {timed['ratio']} times faster" in readme
@@ -258,5 +258,5 @@ sys.modules["google.colab.files"].upload = copies
 
 
 def test_records_and_figures_name_no_place_of_the_machine_that_made_them():
-    for path in [*ROOT.glob("*.ipynb"), *ROOT.glob("lab/results/*/*.json"), ROOT / "README.md"]:
+    for path in [*ROOT.glob("*.ipynb"), *ROOT.glob("lab/results/**/*.json"), ROOT / "README.md"]:
         assert not re.search(r"/(home|root|work|tmp|Users)/", path.read_text()), path

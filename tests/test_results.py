@@ -1,6 +1,5 @@
 """Verdict, records over seeds, and pictures."""
 
-import json
 import math
 import re
 import warnings
@@ -127,6 +126,15 @@ def seeds(*last_fives: list[int], **more) -> dict[int, History]:
     return {seed: record(last_five, seed=seed, **more) for seed, last_five in enumerate(last_fives)}
 
 
+def keep(recipes: dict[str, dict[int, History]], folder: Path) -> None:
+    """Write runs as the lab does: records, and the summary that says which are whose."""
+    for recipe, runs in recipes.items():
+        for seed, run in runs.items():
+            utils.write_json(folder / "records" / f"hash of {recipe}.seed{seed}.json", {"history": vars(run)})
+    hashes = {recipe: {"hash": f"hash of {recipe}"} for recipe in recipes}
+    utils.write_json(folder / "summary.json", {"study": hashes})
+
+
 def test_the_table_of_seeds_has_a_row_a_seed_and_one_for_all():
     table = utils.seeds_table(seeds([9_940, 9_941, 9_942, 9_943, 9_944], [9_939, 9_945, 9_945, 9_945, 9_946]))
     _, first, second, together = [line.split() for line in table.splitlines()]
@@ -157,9 +165,16 @@ def test_a_paired_difference_is_the_one_worked_out_by_hand():
 
 @pytest.mark.parametrize("content", ['{"recipe"', "{}", "[]", '{"history": {}}'])
 def test_a_torn_record_of_a_study_is_named(tmp_path, content):
-    (tmp_path / "study").mkdir()
-    (tmp_path / "study" / "first.seed0.json").write_text(content)
-    with pytest.raises(ValueError, match=r"first\.seed0\.json is not a record of a study"):
+    keep({"first": seeds([9_900] * 5)}, tmp_path)
+    (tmp_path / "records" / "hash of first.seed0.json").write_text(content)
+    with pytest.raises(ValueError, match=r"hash of first\.seed0\.json is not a record of a study"):
+        utils.load_records("study", "first", tmp_path)
+
+
+@pytest.mark.parametrize("content", ['{"study"', "[]", '{"study": []}'])
+def test_a_torn_summary_is_named(tmp_path, content):
+    (tmp_path / "summary.json").write_text(content)
+    with pytest.raises(ValueError, match=r"summary\.json is torn"):
         utils.load_records("study", "first", tmp_path)
 
 
@@ -187,30 +202,37 @@ def test_the_ladder_has_a_row_a_recipe_and_its_change_to_the_one_above():
 
 
 def test_records_are_loaded_by_seed(tmp_path):
-    (tmp_path / "study").mkdir()
-    for seed in (10, 2, 0):
-        content = {"history": vars(record([9_940 + seed] * 5, seed=seed)), "recipe": "any"}
-        (tmp_path / "study" / f"step3.seed{seed}.json").write_text(json.dumps(content))
-        (tmp_path / "study" / f"step33.seed{seed}.json").write_text("that of another recipe")
+    step3 = {seed: record([9_940 + seed] * 5, seed=seed) for seed in (10, 2, 0)}
+    keep({"step3": step3, "step33": seeds([9_900] * 5)}, tmp_path)
     records = utils.load_records("study", "step3", tmp_path)
     assert list(records) == [0, 2, 10]
-    assert records[2] == record([9_942] * 5, seed=2)
+    assert records[2] == step3[2]
 
 
-def test_missing_records_are_named_with_the_way_to_get_them(tmp_path):
+def test_held_out_images_stand_in_a_history_as_test_images_do(tmp_path):
+    run = record([9_940] * 5)
+    columns = {name.replace("test", "held_out"): column for name, column in vars(run).items()}
+    utils.write_json(tmp_path / "record.json", {"history": columns})
+    assert utils.read_record(tmp_path / "record.json") == run
+
+
+@pytest.mark.parametrize("missing", ["summary", "study", "recipe", "records"])
+def test_missing_records_are_named_with_the_way_to_get_them(tmp_path, missing):
+    keep({"step3": {} if missing == "records" else seeds([9_900] * 5)}, tmp_path)
+    if missing == "summary":
+        (tmp_path / "summary.json").unlink()
+    wanted = {"study": ("ladder", "step3"), "recipe": ("study", "step4")}.get(missing, ("study", "step3"))
     with pytest.raises(
-        FileNotFoundError, match=f"no records of step3 in {tmp_path}/ladder.*python -m lab study ladder"
+        FileNotFoundError, match=f"no recorded run of {'/'.join(wanted)}.*python -m lab study {wanted[0]}"
     ):
-        utils.load_records("ladder", "step3", tmp_path)
+        utils.load_records(*wanted, tmp_path)
 
 
 @pytest.fixture
 def recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A repository with the records of two recipes, in which the tests stand."""
     monkeypatch.chdir(tmp_path)
-    for recipe, runs in {"first": seeds([9_900] * 5, [9_910] * 5), "second": seeds([9_940] * 5, [9_960] * 5)}.items():
-        for seed, run in runs.items():
-            utils.write_json(utils.RECORDS / "study" / f"{recipe}.seed{seed}.json", {"history": vars(run)})
+    keep({"first": seeds([9_900] * 5, [9_910] * 5), "second": seeds([9_940] * 5, [9_960] * 5)}, utils.RESULTS)
 
 
 @pytest.mark.usefixtures("recorded")
@@ -223,8 +245,13 @@ def test_recorded_runs_are_shown_as_the_tables_of_their_records():
 
 @pytest.mark.usefixtures("recorded")
 def test_where_there_are_no_records_a_sentence_says_how_to_get_them():
-    sentences = utils.recorded_seeds("study", "third"), utils.recorded_ladder({"x": (linear(), "study/third")})
-    assert all("no records of third" in sentence and "python -m lab study study" in sentence for sentence in sentences)
+    sentences = (
+        utils.recorded_seeds("study", "third"),
+        utils.recorded_ladder({"x": (linear(), "study/third")}),
+        utils.show_recorded_seeds("study", "third"),
+    )
+    assert all("no recorded run of study/third" in sentence for sentence in sentences)
+    assert all("python -m lab study study" in sentence for sentence in sentences)
 
 
 @pytest.mark.usefixtures("recorded")
@@ -357,3 +384,23 @@ def test_curves_of_a_run_that_hardly_began_can_be_drawn(epochs):
         figure = utils.show_curves(record([9_900] * epochs))
         figure.canvas.draw()
     assert len(figure.axes[0].lines[1].get_xdata()) == epochs
+
+
+@pictured
+@pytest.mark.usefixtures("recorded")
+def test_the_picture_of_the_seeds_shows_every_one_of_the_last_five_epochs():
+    by_seed, together = utils.show_recorded_seeds("study", "second").axes
+    dots = [line for line in by_seed.lines if line.get_marker() == "."]
+    assert [list(line.get_xdata()) for line in dots] == [[0] * 5, [1] * 5]
+    assert [list(line.get_ydata()) for line in dots] == [[99.4] * 5, [99.6] * 5]
+    (means,) = [line for line in by_seed.lines if line.get_marker() == "_"]
+    assert list(means.get_ydata()) == pytest.approx([99.4, 99.6])
+    assert targets(by_seed) == targets(together) == [99.4]
+    bars = {round(bar.get_y() + bar.get_height() / 2, 2): bar.get_width() for bar in together.patches[:-1]}
+    assert sum(bars.values()) == 10
+    assert sorted(bars.values())[-2:] == [5, 5]
+
+
+def test_no_runs_make_no_picture():
+    with pytest.raises(ValueError, match="no runs to show"):
+        utils.show_seeds({})

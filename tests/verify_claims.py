@@ -18,7 +18,7 @@ STEPS = (1, 2, 3)
 
 def fresh_and_committed(step):
     fresh = utils.History.load(ROOT / "runs" / f"Session7_Step{step}.json")
-    return fresh, utils.load_records("steps", f"step{step}", ROOT / utils.RECORDS)[0]
+    return fresh, utils.load_records("consistency", f"step{step}", ROOT / utils.RESULTS)[0]
 
 
 def within_two_standard_errors(one, other, images):

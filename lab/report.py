@@ -1,0 +1,154 @@
+"""Tables, figures and `summary.json`, from the records alone: `python -m lab report` writes them into `lab/results/`."""
+
+from collections.abc import Mapping
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+
+import utils
+from lab import figures
+from lab.recipes import STUDIES, Study
+from lab.study import RECORDS
+
+RESULTS = RECORDS.parent
+
+Runs = Mapping[int, utils.History]  # by seed
+
+
+def report(folder: Path = RESULTS) -> None:
+    """Write `summary.json`, `README.md` and the figures into a folder, from the records in `lab/results/records/`.
+
+    Raises ValueError for a record that is torn, and FileNotFoundError where there are none.
+    """
+    studies = {name: _recorded(study) for name, study in STUDIES.items()}
+    if not any(studies.values()):
+        raise FileNotFoundError(f"there are no records in {RECORDS}: make them with `python -m lab study NAME`")
+    utils.write_json(folder / "summary.json", {name: _summarize(name, studies[name]) for name in studies}, indent=1)
+    with utils.whole_or_not_at_all(folder / "README.md") as unfinished:
+        unfinished.write_text(_text(studies))
+    figures.draw_all(studies, folder)
+
+
+def _recorded(study: Study) -> dict[str, Runs]:
+    """The study's own seeds of each recipe, as far as they are recorded."""
+    recorded = {}
+    for key, recipe in study.recipes.items():
+        paths = {seed: RECORDS / f"{recipe.hash}.seed{seed}.json" for seed in range(study.seeds)}
+        recorded[key] = {seed: utils.read_record(path) for seed, path in paths.items() if path.exists()}
+    return {key: runs for key, runs in recorded.items() if runs}
+
+
+def _summarize(name: str, recorded: Mapping[str, Runs]) -> dict[str, dict[str, object]]:
+    """What a program wants to know of each recipe; accuracies in percent, of the images that `measured_on` names."""
+    summary = {}
+    for key, runs in recorded.items():
+        recipe = STUDIES[name].recipes[key]
+        summary[key] = {
+            "hash": recipe.hash,
+            "parameters": next(iter(runs.values())).parameters,
+            "epochs": recipe.epochs,
+            "measured_on": "held-out" if recipe.held_out else "test",
+            "seeds": len(runs),
+            "consistent": _consistent(runs),
+            "mean_last5": round(float(np.mean([run.mean_last_five for run in runs.values()])), 4),
+            "worst_last5": round(min(min(run.last_five) for run in runs.values()), 4),
+        }
+    return summary
+
+
+def _consistent(runs: Runs) -> int:
+    return sum(utils.verdict(run).consistent is True for run in runs.values())
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The page of tables
+# ---------------------------------------------------------------------------------------------------------------------
+
+HEAD = """# What the records say
+
+`python -m lab report` makes this page, its figures and `summary.json` from the {count} runs in `records/`; nothing here is
+typed. One run is one file, named after the hash of its recipe and its seed; a recipe that stands in two studies was run once.
+
+- *Mean* and *worst* are of the last five epochs, in percent of 10,000 images, over all seeds of the row; *spread* is the
+  standard deviation of the seeds' means; *gap* the accuracy after the last epoch on the training images, seen as the test
+  sees them, less that on the test images.
+- *Consistent*: in how many of the seeds each of the last five epochs is at 99.40 % or more.
+- A difference is paired, seed by seed, over the seeds that both rows have; in brackets Student's 95 % interval. It covers the luck of the seed. It does
+  not cover the luck of which 10,000 images are tested (one standard error at 99.5 % is 0.07 points, though most of it
+  cancels where two networks see the same images), and of twenty intervals one misses the truth.
+"""
+
+NOTES = {
+    "consistency": "![The last five epochs of each seed](seeds.png)",
+    "ladder": """Each row is the one above with one change. *pool at 5* is where the receptive field is 5
+pixels; *schedule* is `StepLR` from a rate of 0.2 in place of a constant 0.05; *width* spends what the budget has left.""",
+    "ablation": """![Step 3 less one ingredient: difference and interval](ablation.png)
+
+The same, as numbers, from what costs most to what gains. *constant rate* is 0.05, that of Steps 1 and 2; *cosine* and *one cycle* have Step 3's highest rate;
+*no gap* reads out with one large kernel, which takes it over the budget.""",
+    "frontier": "![Accuracy against parameters](frontier.png)",
+    "epochs": """![Accuracy over the epochs, by their number](epochs.png)
+
+The three rates of Step 3, and its plain images at the last of them, in proportion. *At the end* is the last epoch alone.""",
+    "choice": """The recipe was trained on the first 50,000 training images and measured on the last 10,000; no test image was looked at.
+These runs chose Step 2's dropout, the separable convolutions and Step 3's training. The dozens of runs of the search itself are not kept.""",
+}
+
+
+def _text(studies: Mapping[str, Mapping[str, Runs]]) -> str:
+    parts = [HEAD.format(count=len(list(RECORDS.glob("*.json"))))]
+    for name, recorded in studies.items():
+        if recorded:
+            study = STUDIES[name]
+            parts.append(f"## {name.capitalize()}: {study.question[0].lower()}{study.question[1:]}\n")
+            parts.append(NOTES[name] + "\n")
+            parts.append(_table(name, recorded) + "\n")
+    return "\n".join(parts)
+
+
+def _table(name: str, recorded: Mapping[str, Runs]) -> str:
+    study = STUDIES[name]
+    titles = ["", "parameters", "seeds", "consistent", "mean", "spread", "worst", "gap"]
+    if name == "epochs":
+        titles.append("at the end")
+    if study.against:
+        titles.append("change to the row above" if study.against == "above" else f"difference to {study.against}")
+    rows = []
+    above = dict(pairwise(study.recipes)) if study.against == "above" else {}
+    above = {key: other for other, key in above.items()}
+    for key, runs in recorded.items():
+        other = recorded.get(above.get(key, study.against))
+        change = paired(runs, other) if other and other is not runs else None
+        rows.append(
+            (change.mean if change else 0.0, _row(name, key, runs) + ([str(change or "")] if study.against else []))
+        )
+    if study.against and study.against != "above":
+        rows.sort(key=lambda row: row[0])
+    lines = [titles, ["---"] + ["---:"] * (len(titles) - 1), *(row for _, row in rows)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _row(name: str, key: str, runs: Runs) -> list[str]:
+    means = [run.mean_last_five for run in runs.values()]
+    row = [
+        figures.label(key),
+        f"{next(iter(runs.values())).parameters:,}",
+        str(len(runs)),
+        str(_consistent(runs)),
+        f"{np.mean(means):.2f}",
+        f"{np.std(means, ddof=1):.2f}" if len(means) > 1 else "",
+        f"{min(min(run.last_five) for run in runs.values()):.2f}",
+        f"{np.mean([run.gap for run in runs.values()]):.2f}",
+    ]
+    if name == "epochs":
+        final = [run.test_accuracy[-1] for run in runs.values()]
+        row.append(
+            f"{np.mean(final):.2f}, at 99.40 or more: {sum(percent >= utils.TARGET_PERCENT for percent in final)}"
+        )
+    return row
+
+
+def paired(runs: Runs, others: Runs) -> utils.Difference | None:
+    """The paired difference, or None where fewer than two seeds are in common."""
+    return utils.paired_difference(runs, others) if len(runs.keys() & others.keys()) > 1 else None
