@@ -951,7 +951,7 @@ def show_seeds(records: Mapping[int, History]) -> Figure:
     if not runs:
         raise ValueError("there are no runs to show, expected at least one")
     mean = np.mean([run.mean_last_five for run in runs])
-    luck = math.sqrt(mean * (100 - mean) / runs[0].test_images)
+    luck = standard_error(mean, runs[0].test_images)
     figure, (by_seed, together) = plt.subplots(
         1, 2, figsize=(11, 4), layout="constrained", sharey=True, width_ratios=[3, 1]
     )
@@ -1054,12 +1054,21 @@ def seeds_table(records: Mapping[int, History], images: str = "test") -> str:
         )
     runs = records.values()
     means, gaps = [run.mean_last_five for run in runs], [run.gap for run in runs]
-    met = sum(verdict(run).consistent is True for run in runs)
+    mean, met = np.mean(means), sum(verdict(run).consistent is True for run in runs)
     lines.append(
-        f" all   {'':<29} {np.mean(means):>6.2f} {min(min(run.last_five) for run in runs):>7.2f} {np.mean(gaps):>{width}.2f}   "
+        f" all   {'':<29} {mean:>6.2f} {min(min(run.last_five) for run in runs):>7.2f} {np.mean(gaps):>{width}.2f}   "
         f"{met} of {len(records)}"
     )
+    if len(means) > 1:
+        lines.append(f"the seeds' means spread by {np.std(means, ddof=1):.2f} points (one standard deviation)")
+    images_here = next(iter(runs)).test_images
+    lines.append(f"one standard error of {images_here:,} images: {standard_error(mean, images_here):.2f} points")
     return "\n".join(lines)
+
+
+def standard_error(percent: float, images: int) -> float:
+    """Of an accuracy that was counted on so many images, in points: the luck of which images they are."""
+    return math.sqrt(percent * (100 - percent) / images)
 
 
 class Difference(NamedTuple):
@@ -1114,6 +1123,30 @@ def ladder_table(rows: Mapping[str, Mapping[int, History]], images: str = "test"
     return "\n".join(lines)
 
 
+def comparison_table(recipes: Mapping[str, Mapping[int, History]], against: str) -> str:
+    """Each recipe against one of them, from the greatest loss to the greatest gain; paired over the seeds they share.
+
+    Recipes that share fewer than two seeds with it are left out. Raises ValueError for an unknown recipe `against`.
+    """
+    if against not in recipes:
+        raise ValueError(f"there is no recipe {against!r} to compare with, expected one of {', '.join(recipes)}")
+    base = recipes[against]
+    compared = {name: runs for name, runs in recipes.items() if name == against or len(runs.keys() & base.keys()) > 1}
+    changes = {name: paired_difference(runs, base) for name, runs in compared.items() if name != against}
+    width = max(len(name) for name in compared)
+    title = f"difference to {against}"
+    lines = [f"{'':<{width}}   parameters   seeds   test %   worst   consistent   {title} (95 % interval)"]
+    for name in [*sorted(changes, key=lambda name: changes[name].mean), against]:
+        runs = {seed: run for seed, run in compared[name].items() if seed in base}
+        met = sum(verdict(run).consistent is True for run in runs.values())
+        lines.append(
+            f"{name.replace('_', ' '):<{width}}   {next(iter(runs.values())).parameters:>10,}   {len(runs):>5} "
+            f"{np.mean([run.mean_last_five for run in runs.values()]):>8.2f} "
+            f"{min(min(run.last_five) for run in runs.values()):>7.2f} {met:>12}   {changes.get(name, '')}".rstrip()
+        )
+    return "\n".join(lines)
+
+
 def recorded_seeds(study: str, recipe: str, images: str = "test") -> str:
     """The table of one recipe's recorded runs; where there are no records, a sentence that says how to get them."""
     try:
@@ -1126,6 +1159,16 @@ def show_recorded_seeds(study: str, recipe: str) -> Figure | str:
     """The picture of one recipe's recorded runs; where there are no records, a sentence that says how to get them."""
     try:
         return show_seeds(load_records(study, recipe))
+    except FileNotFoundError as missing:
+        return str(missing)
+
+
+def recorded_comparison(study: str, against: str) -> str:
+    """The table of all recorded recipes of a study against one of them; without records, how to get them."""
+    try:
+        base = load_records(study, against)
+        recipes = json.loads((RESULTS / "summary.json").read_text())[study]
+        return comparison_table({against: base} | {recipe: load_records(study, recipe) for recipe in recipes}, against)
     except FileNotFoundError as missing:
         return str(missing)
 

@@ -146,8 +146,8 @@ def repeat(name: str, key: str, seed: int) -> str:
         if any(getattr(fresh, column) != getattr(recorded, column) for column in measured):
             raise RuntimeError(f"{path.name}: the same machine gave other numbers, {figures}")
         return f"{path.name}: the same to the last bit, {figures}"
-    variance = sum(run.mean_last_five * (100 - run.mean_last_five) / run.test_images for run in (fresh, recorded))
-    if abs(fresh.mean_last_five - recorded.mean_last_five) > 2 * math.sqrt(variance):
+    luck = math.hypot(*(utils.standard_error(run.mean_last_five, run.test_images) for run in (fresh, recorded)))
+    if abs(fresh.mean_last_five - recorded.mean_last_five) > 2 * luck:
         raise RuntimeError(f"{path.name}: further apart than two standard errors, {figures}")
     return f"{path.name}: another machine than {recorded.environment}, and within two standard errors, {figures}"
 

@@ -137,16 +137,25 @@ def keep(recipes: dict[str, dict[int, History]], folder: Path) -> None:
 
 def test_the_table_of_seeds_has_a_row_a_seed_and_one_for_all():
     table = utils.seeds_table(seeds([9_940, 9_941, 9_942, 9_943, 9_944], [9_939, 9_945, 9_945, 9_945, 9_946]))
-    _, first, second, together = [line.split() for line in table.splitlines()]
+    _, first, second, together, *_ = [line.split() for line in table.splitlines()]
     assert first == ["0", "99.40", "99.41", "99.42", "99.43", "99.44", "99.42", "99.40", "0.26", "yes"]
     assert second == ["1", "99.39", "99.45", "99.45", "99.45", "99.46", "99.44", "99.39", "0.24", "no"]
     assert together == ["all", "99.43", "99.39", "0.25", "1", "of", "2"]
+    # means 99.42 and 99.44: deviation 0.02 / sqrt(2); sqrt(99.43 * 0.57 / 10,000)
+    assert table.splitlines()[-2:] == [
+        "the seeds' means spread by 0.01 points (one standard deviation)",
+        "one standard error of 10,000 images: 0.08 points",
+    ]
+
+
+def test_one_seed_has_no_spread():
+    assert "spread" not in utils.seeds_table(seeds([9_940] * 5))
 
 
 def test_the_tables_name_the_images_that_were_measured_on():
     runs = seeds([9_940] * 5, [9_939] * 5)
     for table in (utils.seeds_table(runs, "held-out"), utils.ladder_table({"one": runs, "two": runs}, "held-out")):
-        title, *rows = table.splitlines()
+        title, *rows = [line for line in table.splitlines() if " points" not in line]
         assert "held-out %" in title and "train - held-out" in title and "test" not in table
         end = title.index("train - held-out") + len("train - held-out")
         for row in rows:  # the gap ends where its title ends
@@ -201,6 +210,27 @@ def test_the_ladder_has_a_row_a_recipe_and_its_change_to_the_one_above():
     assert lines[2].split() == ["capacity", "7,750", "99.30", "99.10", "0.40", *["+0.20", "(-0.05", "to", "+0.45)"]]
 
 
+def test_recipes_are_compared_with_one_of_them_from_loss_to_gain():
+    full = seeds([9_900] * 5, [9_910] * 5, [9_920] * 5)
+    recipes = {
+        "full": full,
+        "more_of_it": seeds([9_940] * 5, [9_950] * 5),
+        "no_such": seeds([9_890] * 5, [9_890] * 5, [9_890] * 5),
+        "once": seeds([9_990] * 5),
+    }
+    rows = [line.split() for line in utils.comparison_table(recipes, "full").splitlines()[1:]]
+    # 0.1, 0.2, 0.3 points lost; the one seed of "once" makes no pair of differences
+    assert rows[0] == ["no", "such", "7,750", "3", "98.90", "98.90", "0", *["-0.20", "(-0.45", "to", "+0.05)"]]
+    assert rows[1] == ["more", "of", "it", "7,750", "2", "99.45", "99.40", "2", *["+0.40", "(+0.40", "to", "+0.40)"]]
+    assert rows[2] == ["full", "7,750", "3", "99.10", "99.00", "0"]
+    assert len(rows) == 3
+
+
+def test_a_recipe_that_is_not_there_cannot_be_compared_with():
+    with pytest.raises(ValueError, match="no recipe 'full' to compare with, expected one of other"):
+        utils.comparison_table({"other": seeds([9_900] * 5)}, "full")
+
+
 def test_records_are_loaded_by_seed(tmp_path):
     step3 = {seed: record([9_940 + seed] * 5, seed=seed) for seed in (10, 2, 0)}
     keep({"step3": step3, "step33": seeds([9_900] * 5)}, tmp_path)
@@ -241,6 +271,8 @@ def test_recorded_runs_are_shown_as_the_tables_of_their_records():
     assert utils.recorded_seeds("study", "first") == utils.seeds_table(first)
     rows = {"one": (models.Model_2(), "study/first"), "two": (models.Model_2(), "study/second")}
     assert utils.recorded_ladder(rows) == utils.ladder_table({"one": first, "two": second})
+    compared = utils.comparison_table({"first": first, "second": second}, "second")
+    assert utils.recorded_comparison("study", "second") == compared
 
 
 @pytest.mark.usefixtures("recorded")
@@ -249,6 +281,7 @@ def test_where_there_are_no_records_a_sentence_says_how_to_get_them():
         utils.recorded_seeds("study", "third"),
         utils.recorded_ladder({"x": (linear(), "study/third")}),
         utils.show_recorded_seeds("study", "third"),
+        utils.recorded_comparison("study", "third"),
     )
     assert all("no recorded run of study/third" in sentence for sentence in sentences)
     assert all("python -m lab study study" in sentence for sentence in sentences)
