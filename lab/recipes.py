@@ -97,6 +97,17 @@ def _without(kind: str) -> Recipe:
     return replace(STEP_3, augmentation={name: by for name, by in STEP_3.augmentation.items() if name != kind})
 
 
+# A network with fewer parameters learns less from images that are bent less, and loses more to images that are bent
+# much: on held-out images, lighter augmentation gave those of 4,000 to 5,000 parameters 0.07 points.
+LIGHTER = {"rotation": 8, "shift": 0.06, "scale": 0.08, "shear": 4, "warp": 0.03}
+
+
+def _narrow(*widths: int) -> Recipe:
+    """Step 3 with a narrower network, the last width being that of the capacity layer, and with lighter augmentation."""
+    *channels, capacity = widths
+    return replace(_step_3(channels=channels, capacity=capacity), augmentation=LIGHTER)
+
+
 NO_DROPOUT = replace(STEP_2, switches={"dropout": 0.0})
 AUGMENTED = replace(NO_DROPOUT, augmentation=STEP_3.augmentation)
 STEPPED = replace(AUGMENTED, learning_rate=STEP_3.learning_rate, gamma=STEP_3.gamma)
@@ -158,6 +169,19 @@ STUDIES: dict[str, Study] = {
             "whole_convolutions": _step_3(**WHOLE),
         },
         against="step3",
+    ),
+    "frontier": Study(
+        "How small can the network be?",
+        5,
+        {
+            "1498_parameters": _narrow(4, 8, 12, 12, 12, 12),
+            "2356_parameters": _narrow(4, 8, 18, 18, 18, 18),
+            "3026_parameters": _narrow(6, 10, 20, 20, 20, 20),
+            "3968_parameters": _narrow(6, 10, 24, 24, 26, 26),
+            "4884_parameters": _narrow(6, 12, 28, 28, 28, 30),
+            "5994_parameters": _narrow(6, 12, 32, 32, 34, 34),
+            "7750_parameters": STEP_3,
+        },
     ),
     # Step 3 in fewer epochs: its three rates, and the plain images at the last of them, in proportion.
     "epochs": Study(
