@@ -40,6 +40,8 @@ def main() -> None:
         _run(arguments)
     except (ValueError, RuntimeError, FileNotFoundError) as error:
         sys.exit(f"{error}")
+    except KeyboardInterrupt:
+        sys.exit("interrupted: what was finished is kept, and the same command goes on from there")
 
 
 def _run(arguments: argparse.Namespace) -> None:

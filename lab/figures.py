@@ -40,16 +40,17 @@ def label(key: str) -> str:
 
 
 def draw_all(studies: Mapping[str, Recorded], folder: Path) -> None:
-    """Draw each figure whose study has records, and store in it a fingerprint of what it shows."""
+    """Draw each figure that there are enough records for, and store in it a fingerprint of what it shows."""
     drawn = {
-        "steps.png": (draw_steps, "consistency"),
-        "seeds.png": (draw_seeds, "consistency"),
-        "ablation.png": (draw_ablation, "ablation"),
-        "frontier.png": (draw_frontier, "frontier"),
-        "epochs.png": (draw_epochs, "epochs"),
+        "steps.png": (draw_steps, "consistency", set(STEPS)),
+        "seeds.png": (draw_seeds, "consistency", {"step3"}),
+        "ablation.png": (draw_ablation, "ablation", {"step3"}),
+        "frontier.png": (draw_frontier, "frontier", set()),
+        "epochs.png": (draw_epochs, "epochs", set()),
     }
-    for name, (draw, study) in drawn.items():
-        if recorded := studies.get(study):
+    for name, (draw, study, needed) in drawn.items():
+        recorded = studies[study]
+        if recorded and needed <= recorded.keys():
             figure = draw(recorded)
             with utils.whole_or_not_at_all(folder / name) as unfinished:
                 figure.savefig(unfinished, format="png", dpi=110, metadata={"Records": fingerprint(recorded)})

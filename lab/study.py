@@ -15,7 +15,6 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR
 from tqdm import tqdm
 
-import models
 import utils
 from lab.recipes import STUDIES, Recipe, Study
 
@@ -33,7 +32,7 @@ def run(recipe: Recipe, seed: int, show: bool = True) -> utils.History:
     train_loader = utils.Loader(train, recipe.batch_size, utils.make_transform(recipe.augmentation), shuffle=True)
     test_loader = utils.Loader(test, 1_000, utils.make_transform())
     utils.seed_everything(seed)
-    model = getattr(models, recipe.network)(**recipe.switches).to(device)
+    model = recipe.make_network().to(device)
     optimizer = utils.make_optimizer(model, recipe.learning_rate, recipe.momentum, recipe.weight_decay)
     return utils.fit(
         model,
@@ -100,7 +99,7 @@ def run_study(
     if (backend == "dask") != (address is not None):
         raise ValueError("the backend dask and the address of its scheduler go together: give both or neither")
     seeds = list(seeds) or list(range(study.seeds))
-    wanted = [(key, recipe, seed) for seed in seeds for key, recipe in study.recipes.items()]
+    wanted = [(key, recipe, seed) for seed in dict.fromkeys(seeds) for key, recipe in study.recipes.items()]
     missing = [job for job in wanted if not _is_recorded(record_path(job[1], job[2]), job[1])]
     print(f"{name}: {len(missing)} of {len(wanted)} runs are missing")
     jobs = jobs or cores()
