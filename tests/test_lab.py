@@ -18,6 +18,7 @@ import models
 import utils
 from lab import study as studies
 from lab.bench import bench
+from lab.networks import Narrow
 from lab.notebooks import execute
 from lab.recipes import STUDIES, Recipe, Study
 from lab.report import report
@@ -76,6 +77,29 @@ def test_a_recipe_names_every_switch_so_that_a_changed_default_makes_another_rec
     assert before == Recipe("Model_1", {"dropout": 0.0, "channels": (8, 14, 10, 10, 10)})
     monkeypatch.setitem(models.Model_1.__init__.__kwdefaults__, "dropout", 0.5)
     assert Recipe("Model_1") != before == Recipe(**json.loads(json.dumps(asdict(before))))
+
+
+def test_an_unknown_network_is_named():
+    with pytest.raises(ValueError, match="no network 'Model_9', expected one of"):
+        Recipe("Model_9")
+
+
+def test_the_narrow_network_is_separable_from_the_second_convolution_on():
+    rows = models.layer_table(Narrow((8, 16, 28)))
+    # 9 weights for each of the 8 maps; 8 x 9, 8 x 16; 16 x 9, 16 x 28; two for each map in batch norm; 28 x 10 + 10
+    assert [row.parameters for row in rows if row.parameters] == [72, 16, 72, 128, 32, 144, 448, 56, 290]
+    assert [row.receptive_field for row in rows if row.name == "MaxPool2d"] == [6]  # pooled where it is 5
+    assert rows[-1].output_shape == (10,)
+
+
+def test_a_narrow_network_of_one_layer_is_refused():
+    with pytest.raises(ValueError, match=r"channels are \[8\], expected at least two"):
+        Narrow((8,))
+
+
+def test_recipes_of_the_frontier_are_named_after_their_parameters():
+    for key, recipe in STUDIES["frontier"].recipes.items():
+        assert key == f"{models.count_parameters(recipe.make_network())}_parameters"
 
 
 def test_recipes_that_differ_have_hashes_that_differ():
