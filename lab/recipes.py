@@ -190,6 +190,7 @@ STUDIES: dict[str, Study] = {
             "2958_parameters": _narrow(8, 16, 20, 20, 20, 22),
             "3982_parameters": _narrow(8, 16, 24, 26, 26, 26),
             "4534_parameters": _narrow(8, 16, 28, 28, 28, 28),
+            "4920_parameters": _narrow(8, 16, 30, 30, 30, 28),
             "5986_parameters": _narrow(8, 16, 32, 34, 34, 36),
             "7750_parameters": STEP_3,
         },
