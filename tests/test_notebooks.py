@@ -198,6 +198,16 @@ def test_the_readme_says_between_which_figures_step_3_lies():
     assert sentence in (ROOT / "README.md").read_text()
 
 
+def test_the_readme_says_how_small_the_network_can_be():
+    row = json.loads((ROOT / utils.RESULTS / "summary.json").read_text())["frontier"]["3982_parameters"]
+    sentence = (
+        f"{row['parameters']:,} parameters meet the verdict for {row['consistent']} of {row['seeds']} seeds, "
+        f"at {row['mean_last5']:.2f} % on their mean and {row['worst_last5']:.2f} % in the worst epoch that counts."
+    )
+    assert sentence in (ROOT / "README.md").read_text().replace("\n", " ")
+    assert row["parameters"] < 4_000 and row["consistent"] == row["seeds"] == 5
+
+
 def test_the_readme_has_the_recorded_timings():
     readme = (ROOT / "README.md").read_text()
     timed = json.loads((ROOT / utils.RESULTS / "bench.json").read_text())
