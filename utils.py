@@ -1105,7 +1105,8 @@ def ladder_table(rows: Mapping[str, Mapping[int, History]], images: str = "test"
     seeds = sorted(set.intersection(*(set(records) for records in rows.values())))
     if len(seeds) < 2:
         raise ValueError(f"{len(seeds)} seeds are recorded for all of {', '.join(rows)}, expected at least 2")
-    title = f"seeds {' '.join(map(str, seeds))}"
+    in_a_row = len(seeds) > 3 and seeds == list(range(seeds[0], seeds[-1] + 1))
+    title = f"seeds {seeds[0]} to {seeds[-1]}" if in_a_row else f"seeds {' '.join(map(str, seeds))}"
     width = max(map(len, [*rows, title]))
     percent, gap = f"  {images} %", f"  train - {images}"
     lines = [f"{title:<{width}}   parameters {percent}   worst {gap}   change to the row above (95 % interval)"]

@@ -231,6 +231,15 @@ def test_a_recipe_that_is_not_there_cannot_be_compared_with():
         utils.comparison_table({"other": seeds([9_900] * 5)}, "full")
 
 
+@pytest.mark.parametrize(
+    ("shared", "title"),
+    [([0, 1, 2], "seeds 0 1 2 "), ([2, 3, 4, 5], "seeds 2 to 5 "), ([0, 1, 2, 4], "seeds 0 1 2 4 ")],
+)
+def test_the_ladder_names_the_seeds_that_all_rows_have(shared, title):
+    runs = {seed: record([9_900] * 5, seed=seed) for seed in shared}
+    assert utils.ladder_table({"one": runs | {99: record([9_900] * 5)}, "two": runs}).startswith(title)
+
+
 def test_records_are_loaded_by_seed(tmp_path):
     step3 = {seed: record([9_940 + seed] * 5, seed=seed) for seed in (10, 2, 0)}
     keep({"step3": step3, "step33": seeds([9_900] * 5)}, tmp_path)
