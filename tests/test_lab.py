@@ -25,7 +25,7 @@ from lab.report import report
 from lab.study import run_study
 
 ROOT = Path(__file__).parent.parent
-TINY = Recipe("Model_1", epochs=2, learning_rate=0.1)
+TINY = Recipe("Model_1", epochs=1, learning_rate=0.1)
 
 
 @pytest.fixture
@@ -115,7 +115,7 @@ def test_a_record_has_the_recipe_and_what_was_measured(tiny_study):
     record, history = json.loads(path.read_text()), utils.read_record(path)
     assert Recipe(**record["recipe"]) == TINY
     assert record["versions"]["torch"] == torch.__version__
-    assert len(history) == 2
+    assert len(history) == 1
     assert all(isinstance(count, int) for count in [*history.test_correct, history.final_train_correct])
     assert history.environment["torch"] == torch.__version__
 
@@ -128,14 +128,6 @@ def test_a_record_calls_held_out_images_so(tiny_study, monkeypatch):
     columns = json.loads(path.read_text())["history"]
     assert columns["held_out_correct"] == utils.read_record(path).test_correct
     assert not [name for name in columns if "test" in name]
-
-
-def test_runs_side_by_side_give_the_numbers_of_runs_one_by_one(tiny_study, monkeypatch):
-    run_study("tiny")
-    alone = measured(tiny_study)
-    monkeypatch.setattr(studies, "RECORDS", tiny_study / "beside")
-    run_study("tiny", jobs=2)
-    assert measured(studies.RECORDS) == alone
 
 
 @pytest.fixture
@@ -184,12 +176,13 @@ def test_a_torn_record_is_set_aside_and_its_run_repeated(tiny_study, capsys):
 
 
 def test_a_killed_study_goes_on_where_it_stopped(tiny_study, monkeypatch, capsys):
-    """A process that runs three seeds one by one is killed after the first record; the rest is made later."""
+    """Two processes run four seeds side by side; their parent is killed after a record, and the rest is made later, here.
+    The records are those of a study that ran here from the start."""
     code = (
         "from lab import study; from lab.recipes import STUDIES, Recipe, Study; from pathlib import Path; "
-        f"study.RECORDS = Path({str(tiny_study)!r}); "
-        "STUDIES['tiny'] = Study('?', 3, {'small': Recipe('Model_1', epochs=2, learning_rate=0.1)}); "
-        "study.run_study('tiny', jobs=1)"
+        f"study.RECORDS, study.cores = Path({str(tiny_study)!r}), lambda: 2; "
+        "STUDIES['tiny'] = Study('?', 4, {'small': Recipe('Model_1', epochs=1, learning_rate=0.1)}); "
+        "study.run_study('tiny')"
     )
     process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.DEVNULL)
     while not list(tiny_study.glob("*.json")):
@@ -198,11 +191,15 @@ def test_a_killed_study_goes_on_where_it_stopped(tiny_study, monkeypatch, capsys
     process.kill()
     process.wait()
     done = {path.name: path.read_bytes() for path in tiny_study.glob("*.json")}
-    assert 1 <= len(done) < 3
-    run_study("tiny", seeds=range(3))
-    assert f"{3 - len(done)} of 3 runs are missing" in capsys.readouterr().out
-    assert len(list(tiny_study.glob("*.json"))) == 3
+    assert 1 <= len(done) < 4
+    run_study("tiny", seeds=range(4))
+    assert f"{4 - len(done)} of 4 runs are missing" in capsys.readouterr().out
     assert {name: (tiny_study / name).read_bytes() for name in done} == done
+    in_two_parts = measured(tiny_study)
+    monkeypatch.setattr(studies, "RECORDS", tiny_study / "at once")
+    run_study("tiny", seeds=range(4))
+    assert measured(studies.RECORDS) == in_two_parts
+    assert len(in_two_parts) == 4
 
 
 def test_a_changed_recipe_is_run_beside_the_old_one(tiny_study, monkeypatch):
