@@ -36,7 +36,8 @@ def _recorded(study: Study) -> dict[str, Runs]:
     for key, recipe in study.recipes.items():
         paths = {seed: RECORDS / f"{recipe.hash}.seed{seed}.json" for seed in range(study.seeds)}
         recorded[key] = {seed: utils.read_record(path) for seed, path in paths.items() if path.exists()}
-    return {key: runs for key, runs in recorded.items() if runs}
+    recorded = {key: runs for key, runs in recorded.items() if runs}
+    return {} if study.against and len(recorded) < 2 else recorded  # nothing to compare
 
 
 def _summarize(name: str, recorded: Mapping[str, Runs]) -> dict[str, dict[str, object]]:
@@ -95,8 +96,8 @@ last row is Step 3 itself. Five seeds do not rank neighbouring sizes: look at th
 
 The three rates of Step 3, and its plain images at the last of them, in proportion. *At the end* is the last epoch alone.""",
     "choice": """The recipe was trained on the first 50,000 training images and measured on the last 10,000; no test image was looked at.
-These runs chose Step 2's dropout, the separable convolutions, Step 3's training, and the frontier's network (*narrow*) with its lighter
-augmentation. The dozens of runs of the search itself are not kept.
+These runs chose Step 2's dropout, the separable convolutions and Step 3's training; others of this kind, the frontier's network with its
+lighter augmentation. The dozens of runs of the search itself are not kept.
 
 Where the test images were looked at before a choice: the rate, the weight decay and the place of the pooling come from probes on
 them, before there were held-out runs; of several networks that were alike on the held-out images, Step 3's was kept when some had
