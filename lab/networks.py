@@ -5,7 +5,7 @@ from itertools import pairwise
 
 from torch import nn
 
-CLASSES = 10
+from models import CLASSES
 
 
 class Narrow(nn.Sequential):
