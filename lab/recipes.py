@@ -129,11 +129,12 @@ STUDIES: dict[str, Study] = {
         20,
         {"step1": STEP_1, "step2": STEP_2, "step3": STEP_3},
     ),
-    # From Model_1 to the full Step 3, each recipe one change on the one before.
+    # From Model_1 without its batch norm to the full Step 3, each recipe one change on the one before.
     "ladder": Study(
         "From Model_1 to Step 3, one change at a time: what does each bring?",
         10,
         {
+            "no_batch_norm": replace(STEP_1, switches={"batch_norm": False}),
             "step1": STEP_1,
             "pool_at_5": replace(STEP_1, switches={"pool_at": 5}),
             "gap": replace(STEP_1, switches={"pool_at": 5, "gap": True}),
@@ -174,7 +175,7 @@ STUDIES: dict[str, Study] = {
             "dropout_0.05": _step_3(dropout=0.05),
             "dropout_0.1": _step_3(dropout=0.1),
             "no_batch_norm": _step_3(batch_norm=False),
-            "no_gap": _step_3(gap=False),
+            "no_gap": _step_3(gap=False, fully_connected=False),  # a large kernel reads out, as in Model_1
             "no_capacity": _step_3(capacity=0),
             "pool_at_3": _step_3(pool_at=3),
             "whole_convolutions": _step_3(**WHOLE),
