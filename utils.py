@@ -976,6 +976,37 @@ def show_seeds(records: Mapping[int, History]) -> Figure:
     return figure
 
 
+OFF_AXIS = 1.0  # points of difference; a recipe that loses more than this has an arrow in place of a point
+
+
+def show_comparison(recipes: Mapping[str, Mapping[int, History]], against: str) -> Figure:
+    """Each recipe's paired difference to one of them, with its 95 % interval; the greatest gain on top.
+
+    Red and green where the interval leaves zero out. Raises ValueError as `comparison_table` does.
+    """
+    differences = _differences(recipes, against)
+    figure, axes = plt.subplots(figsize=(9, 1.6 + 0.28 * len(differences)), layout="constrained")
+    for y, (name, difference) in enumerate(differences.items()):
+        lost, gained = difference.high < 0, difference.low > 0
+        color = "tab:red" if lost else "tab:green" if gained else "gray"
+        if difference.mean > -OFF_AXIS:
+            axes.plot([difference.low, difference.high], [y, y], color=color, linewidth=2)
+            axes.plot(difference.mean, y, "o", color=color)
+    left = axes.get_xlim()[0]
+    for y, difference in enumerate(differences.values()):
+        if difference.mean <= -OFF_AXIS:
+            axes.plot(left, y, "<", color="tab:red", clip_on=False)
+            axes.annotate(f"{difference.mean:+.2f}", (left, y), (8, -3), textcoords="offset points", fontsize=9)
+    axes.set_xlim(left=left)
+    axes.axvline(0, color="black", linewidth=1)
+    axes.set_yticks(range(len(differences)), [readable(name) for name in differences])
+    axes.set(xlabel=f"points of test accuracy, mean of the last five epochs, difference to {readable(against)}")
+    axes.set_title("Paired differences with 95 % intervals; gray where the interval has zero in it", fontsize=11)
+    axes.grid(axis="x", alpha=0.3)
+    plt.close(figure)
+    return figure
+
+
 def _warn(dataset: str) -> str:
     return "" if dataset == "MNIST" else f" ({dataset})"
 
@@ -1129,23 +1160,34 @@ def comparison_table(recipes: Mapping[str, Mapping[int, History]], against: str)
 
     Recipes that share fewer than two seeds with it are left out. Raises ValueError for an unknown recipe `against`.
     """
-    if against not in recipes:
-        raise ValueError(f"there is no recipe {against!r} to compare with, expected one of {', '.join(recipes)}")
-    base = recipes[against]
-    compared = {name: runs for name, runs in recipes.items() if name == against or len(runs.keys() & base.keys()) > 1}
-    changes = {name: paired_difference(runs, base) for name, runs in compared.items() if name != against}
-    width = max(len(name) for name in compared)
-    title = f"difference to {against}"
+    changes = _differences(recipes, against)
+    width = max(map(len, [*changes, against]))
+    title = f"difference to {readable(against)}"
     lines = [f"{'':<{width}}   parameters   seeds   test %   worst   consistent   {title} (95 % interval)"]
-    for name in [*sorted(changes, key=lambda name: changes[name].mean), against]:
-        runs = {seed: run for seed, run in compared[name].items() if seed in base}
+    for name in [*changes, against]:
+        runs = {seed: run for seed, run in recipes[name].items() if seed in recipes[against]}
         met = sum(verdict(run).consistent is True for run in runs.values())
         lines.append(
-            f"{name.replace('_', ' '):<{width}}   {next(iter(runs.values())).parameters:>10,}   {len(runs):>5} "
+            f"{readable(name):<{width}}   {next(iter(runs.values())).parameters:>10,}   {len(runs):>5} "
             f"{np.mean([run.mean_last_five for run in runs.values()]):>8.2f} "
             f"{min(min(run.last_five) for run in runs.values()):>7.2f} {met:>12}   {changes.get(name, '')}".rstrip()
         )
     return "\n".join(lines)
+
+
+def _differences(recipes: Mapping[str, Mapping[int, History]], against: str) -> dict[str, Difference]:
+    """Of each recipe to one of them, where they share at least two seeds; the greatest loss first."""
+    if against not in recipes:
+        raise ValueError(f"there is no recipe {against!r} to compare with, expected one of {', '.join(recipes)}")
+    base = recipes[against]
+    shared = {name: runs for name, runs in recipes.items() if name != against and len(runs.keys() & base.keys()) > 1}
+    changes = {name: paired_difference(runs, base) for name, runs in shared.items()}
+    return dict(sorted(changes.items(), key=lambda change: change[1].mean))
+
+
+def readable(recipe: str) -> str:
+    """A recipe's name as a reader sees it: "no_gap" is "no GAP"."""
+    return recipe.replace("_", " ").replace("gap", "GAP")
 
 
 def recorded_seeds(study: str, recipe: str, images: str = "test") -> str:
@@ -1167,11 +1209,23 @@ def show_recorded_seeds(study: str, recipe: str) -> Figure | str:
 def recorded_comparison(study: str, against: str) -> str:
     """The table of all recorded recipes of a study against one of them; without records, how to get them."""
     try:
-        base = load_records(study, against)
-        recipes = json.loads((RESULTS / "summary.json").read_text())[study]
-        return comparison_table({against: base} | {recipe: load_records(study, recipe) for recipe in recipes}, against)
+        return comparison_table(_load_study(study, against), against)
     except FileNotFoundError as missing:
         return str(missing)
+
+
+def show_recorded_comparison(study: str, against: str) -> Figure | str:
+    """The picture of all recorded recipes of a study against one of them; without records, how to get them."""
+    try:
+        return show_comparison(_load_study(study, against), against)
+    except FileNotFoundError as missing:
+        return str(missing)
+
+
+def _load_study(study: str, against: str) -> dict[str, dict[int, History]]:
+    base = load_records(study, against)  # the one that must be there
+    recipes = json.loads((RESULTS / "summary.json").read_text())[study]
+    return {against: base} | {recipe: load_records(study, recipe) for recipe in recipes}
 
 
 def recorded_ladder(rows: Mapping[str, tuple[nn.Module, str]], images: str = "test") -> str:

@@ -36,11 +36,6 @@ PUBLISHED = (
 )
 
 
-def label(key: str) -> str:
-    """A recipe's name as a reader sees it."""
-    return key.replace("_", " ").replace("gap", "GAP")
-
-
 def draw_all(studies: Mapping[str, Recorded], folder: Path) -> None:
     """Draw each figure that there are enough records for, and store in it a fingerprint of what it shows."""
     drawn = {
@@ -89,28 +84,8 @@ def draw_seeds(recorded: Recorded) -> Figure:
 
 
 def draw_ablation(recorded: Recorded) -> Figure:
-    """What each ingredient of Step 3 is worth: the paired difference without it, its 95 % interval; sorted."""
-    full = recorded["step3"]
-    differences = {
-        f"{label(key)} ({len(runs.keys() & full.keys())})": utils.paired_difference(runs, full)
-        for key, runs in recorded.items()
-        if key != "step3" and len(runs.keys() & full.keys()) > 1
-    }
-    ordered = sorted(differences.items(), key=lambda item: item[1].mean, reverse=True)
-    figure, axes = plt.subplots(figsize=(9, 1.5 + 0.3 * len(ordered)), layout="constrained")
-    for y, (name, difference) in enumerate(ordered):
-        clear = not difference.low <= 0 <= difference.high
-        color = "tab:gray" if not clear else "tab:red" if difference.mean < 0 else "tab:green"
-        axes.plot([difference.low, difference.high], [y, y], color=color, linewidth=2)
-        axes.plot(difference.mean, y, "o", color=color)
-    axes.axvline(0, color="black", linewidth=1)
-    axes.set_yticks(range(len(ordered)), [name for name, _ in ordered])
-    axes.set(xlabel="points of test accuracy, mean of the last five epochs, against the full Step 3")
-    axes.set_title(
-        "Step 3 with one ingredient left out or exchanged (paired seeds), 95 % intervals\ngray: the interval has zero in it"
-    )
-    axes.grid(axis="x", alpha=0.3)
-    return figure
+    """What each ingredient of Step 3 is worth, as the notebook shows it."""
+    return utils.show_comparison(recorded, "step3")
 
 
 def draw_frontier(recorded: Recorded) -> Figure:
@@ -153,7 +128,7 @@ def draw_epochs(recorded: Recorded) -> Figure:
     for key, runs in recorded.items():
         curves = np.array([run.test_accuracy for run in runs.values()])
         epochs = np.arange(1, curves.shape[1] + 1)
-        (line,) = axes.plot(epochs, curves.mean(axis=0), ".-", label=label(key))
+        (line,) = axes.plot(epochs, curves.mean(axis=0), ".-", label=utils.readable(key))
         end = curves[:, -1]
         axes.errorbar(
             epochs[-1],

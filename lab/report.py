@@ -141,7 +141,7 @@ def _table(name: str, recorded: Mapping[str, Runs]) -> str:
 def _row(name: str, key: str, runs: Runs) -> list[str]:
     means = [run.mean_last_five for run in runs.values()]
     row = [
-        figures.label(key),
+        utils.readable(key),
         f"{next(iter(runs.values())).parameters:,}",
         str(len(runs)),
         str(_consistent(runs)),

@@ -291,6 +291,7 @@ def test_where_there_are_no_records_a_sentence_says_how_to_get_them():
         utils.recorded_ladder({"x": (linear(), "study/third")}),
         utils.show_recorded_seeds("study", "third"),
         utils.recorded_comparison("study", "third"),
+        utils.show_recorded_comparison("study", "third"),
     )
     assert all("no recorded run of study/third" in sentence for sentence in sentences)
     assert all("python -m lab study study" in sentence for sentence in sentences)
@@ -441,6 +442,37 @@ def test_the_picture_of_the_seeds_shows_every_one_of_the_last_five_epochs():
     bars = {round(bar.get_y() + bar.get_height() / 2, 2): bar.get_width() for bar in together.patches[:-1]}
     assert sum(bars.values()) == 10
     assert sorted(bars.values())[-2:] == [5, 5]
+
+
+@pictured
+def test_the_picture_of_a_comparison_has_an_interval_a_recipe_and_an_arrow_for_one_that_is_far_off():
+    recipes = {
+        "full": seeds([9_900] * 5, [9_910] * 5, [9_920] * 5),
+        "more_of_it": seeds([9_940] * 5, [9_950] * 5, [9_960] * 5),
+        "no_gap": seeds([9_890] * 5, [9_890] * 5, [9_890] * 5),
+        "lost": seeds([1_135] * 5, [1_135] * 5, [1_135] * 5),
+    }
+    (axes,) = utils.show_comparison(recipes, "full").axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["lost", "no GAP", "more of it"]
+    points = {line.get_ydata()[0]: line for line in axes.lines if line.get_marker() == "o"}
+    assert {y: pytest.approx(point.get_xdata()[0]) for y, point in points.items()} == {1: -0.2, 2: 0.4}
+    assert [point.get_color() for point in points.values()] == ["gray", "tab:green"]
+    intervals = [
+        line.get_xdata() for line in axes.lines if line.get_linestyle() == "-" and len(set(line.get_ydata())) == 1
+    ]
+    for drawn, recipe in zip(intervals, ("no_gap", "more_of_it")):
+        assert tuple(drawn) == pytest.approx(utils.paired_difference(recipes[recipe], recipes["full"])[1:])
+    (arrow,) = [line for line in axes.lines if line.get_marker() == "<"]
+    assert arrow.get_ydata()[0] == 0 and axes.get_xlim()[0] == arrow.get_xdata()[0] > -1
+    assert [text.get_text() for text in axes.texts] == ["-87.75"]
+
+
+@pictured
+@pytest.mark.usefixtures("recorded")
+def test_the_picture_of_a_recorded_comparison_is_that_of_its_records():
+    (axes,) = utils.show_recorded_comparison("study", "second").axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["first"]
+    assert axes.get_xlabel().endswith("difference to second")
 
 
 def test_no_runs_make_no_picture():
