@@ -68,7 +68,10 @@ class Network(nn.Module):
         pooled_block = pool_places.index(pool_at)
         for i, (width_in, width_out) in enumerate(pairwise(widths)):
             pool = i == pooled_block
-            layers = _convolution(width_in, width_out, separable and i > pooled_block, bias=not batch_norm)
+            if separable and i > pooled_block:
+                layers = separable_convolution(width_in, width_out, bias=not batch_norm)
+            else:
+                layers = [nn.Conv2d(width_in, width_out, 3, bias=not batch_norm)]
             blocks.append(_block(layers, width_out, pool, batch_norm, dropout if i >= pooled_block else 0.0))
             size = (size - 2) // 2 if pool else size - 2
         spare = size - 2 if gap and not fully_connected else size
@@ -83,10 +86,11 @@ class Network(nn.Module):
         return self.readout(self.features(images))
 
 
-def _convolution(width_in: int, width_out: int, separable: bool, bias: bool) -> list[nn.Module]:
-    """3x3, whole or in two parts. There is nothing between the parts: a ReLU there does harm (Chollet, figure 10)."""
-    if not separable:
-        return [nn.Conv2d(width_in, width_out, 3, bias=bias)]
+def separable_convolution(width_in: int, width_out: int, bias: bool) -> list[nn.Module]:
+    """A 3x3 filter for each channel by itself, then a 1x1 convolution that mixes the channels.
+
+    There is nothing between the two: a ReLU there does harm (Chollet, figure 10). The bias is the second one's.
+    """
     each_channel = nn.Conv2d(width_in, width_in, 3, groups=width_in, bias=False)
     return [each_channel, nn.Conv2d(width_in, width_out, 1, bias=bias)]
 

@@ -5,7 +5,7 @@ from itertools import pairwise
 
 from torch import nn
 
-from models import CLASSES
+from models import CLASSES, separable_convolution
 
 
 class Narrow(nn.Sequential):
@@ -22,16 +22,9 @@ class Narrow(nn.Sequential):
     def __init__(self, channels: Sequence[int] = (8, 16, 28, 30, 30, 30)) -> None:
         if len(channels) < 2:
             raise ValueError(f"channels are {list(channels)}, expected at least two")
-        first, second, *rest = channels
-        layers = [nn.Conv2d(1, first, 3, bias=False), nn.BatchNorm2d(first), nn.ReLU()]
-        layers += [*_separable(first, second), nn.MaxPool2d(2), nn.BatchNorm2d(second), nn.ReLU()]
-        for width_in, width_out in pairwise([second, *rest]):
-            layers += [*_separable(width_in, width_out), nn.BatchNorm2d(width_out), nn.ReLU()]
+        layers = [nn.Conv2d(1, channels[0], 3, bias=False), nn.BatchNorm2d(channels[0]), nn.ReLU()]
+        for i, (width_in, width_out) in enumerate(pairwise(channels)):
+            pooling = [nn.MaxPool2d(2)] if i == 0 else []
+            layers += [*separable_convolution(width_in, width_out, bias=False), *pooling]
+            layers += [nn.BatchNorm2d(width_out), nn.ReLU()]
         super().__init__(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels[-1], CLASSES))
-
-
-def _separable(width_in: int, width_out: int) -> list[nn.Module]:
-    return [
-        nn.Conv2d(width_in, width_in, 3, groups=width_in, bias=False),
-        nn.Conv2d(width_in, width_out, 1, bias=False),
-    ]
