@@ -157,6 +157,24 @@ def test_every_number_of_the_text_is_in_an_output(step):
     assert [number for numbers in claimed for number in numbers if number not in known] == []
 
 
+INTERVAL = r"[+-]\d+\.\d+ \([+-]\d+\.\d+ to [+-]\d+\.\d+\)"
+
+
+def words(text):
+    return set(re.findall(r"\w+", text.lower()))
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_difference_with_its_interval_is_that_of_a_row_that_is_named_beside_it(step):
+    """In the same item or paragraph: a value that has moved to another row is seen."""
+    rows = re.findall(rf"^(\S.*?) {{2,}}.* ({INTERVAL})$", outputs(step), re.MULTILINE)
+    texts = [cell.source for cell in NOTEBOOKS[step].cells if cell.cell_type == "markdown"]
+    for passage in re.split(r"\n(?=- )|\n\n", "\n\n".join(texts)):
+        for claimed in re.findall(INTERVAL, re.sub(r"\s+", " ", passage)):
+            names = [words(row) - {"no", "in", "at", "yet"} for row, value in rows if value == claimed]
+            assert any(name & words(passage) for name in names), (claimed, passage)
+
+
 @pytest.mark.parametrize("step", STEPS)
 def test_a_network_of_the_lesson_has_fewer_than_8000_parameters(step):
     assert f"{record(step).parameters:,} parameters, fewer than 8,000: True" in outputs(step)
