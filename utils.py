@@ -1186,8 +1186,8 @@ def _differences(recipes: Mapping[str, Mapping[int, History]], against: str) -> 
 
 
 def readable(recipe: str) -> str:
-    """A recipe's name as a reader sees it: "no_gap" is "no GAP"."""
-    return recipe.replace("_", " ").replace("gap", "GAP")
+    """A recipe's name as a reader sees it: "no_gap" is "no GAP", "step3" is "step 3"."""
+    return recipe.replace("_", " ").replace("gap", "GAP").replace("step", "step ")
 
 
 def recorded_seeds(study: str, recipe: str, images: str = "test") -> str:

@@ -87,7 +87,7 @@ pixels; *schedule* is `StepLR` from a rate of 0.2 in place of a constant 0.05; *
     "ablation": """![Step 3 less one ingredient: difference and interval](ablation.png)
 
 The same, as numbers, from what costs most to what gains. *constant rate* is 0.05, that of Steps 1 and 2; *cosine* and *one cycle* have Step 3's highest rate;
-*no gap* reads out with one large kernel, which takes it over the budget.""",
+*no GAP* reads out with one large kernel, which takes it over the budget.""",
     "frontier": """![Accuracy against parameters](frontier.png)
 
 The networks are Model_2 with the second convolution separable too (`lab/networks.py`), trained as Step 3 with lighter augmentation; the
@@ -122,7 +122,9 @@ def _table(name: str, recorded: Mapping[str, Runs]) -> str:
     if name == "epochs":
         titles.append("at the end")
     if study.against:
-        titles.append("change to the row above" if study.against == "above" else f"difference to {study.against}")
+        titles.append(
+            "change to the row above" if study.against == "above" else f"difference to {utils.readable(study.against)}"
+        )
     rows = []
     above = dict(pairwise(study.recipes)) if study.against == "above" else {}
     above = {key: other for other, key in above.items()}
