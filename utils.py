@@ -1158,19 +1158,24 @@ def ladder_table(rows: Mapping[str, Mapping[int, History]], images: str = "test"
 def comparison_table(recipes: Mapping[str, Mapping[int, History]], against: str) -> str:
     """Each recipe against one of them, from the greatest loss to the greatest gain; paired over the seeds they share.
 
-    Recipes that share fewer than two seeds with it are left out. Raises ValueError for an unknown recipe `against`.
+    Recipes that share fewer than two seeds with it are left out, and so are its seeds that no other recipe has. Raises
+    ValueError for an unknown recipe `against`, and where there is none to compare.
     """
     changes = _differences(recipes, against)
+    compared = {seed for name in changes for seed in recipes[name]}
     width = max(map(len, [*changes, against]))
     title = f"difference to {readable(against)}"
-    lines = [f"{'':<{width}}   parameters   seeds   test %   worst   consistent   {title} (95 % interval)"]
+    lines = [
+        f"{'':<{width}}   parameters   seeds   test %   worst   train - test   consistent   {title} (95 % interval)"
+    ]
     for name in [*changes, against]:
-        runs = {seed: run for seed, run in recipes[name].items() if seed in recipes[against]}
+        runs = {seed: run for seed, run in recipes[name].items() if seed in recipes[against] and seed in compared}
         met = sum(verdict(run).consistent is True for run in runs.values())
         lines.append(
             f"{readable(name):<{width}}   {next(iter(runs.values())).parameters:>10,}   {len(runs):>5} "
             f"{np.mean([run.mean_last_five for run in runs.values()]):>8.2f} "
-            f"{min(min(run.last_five) for run in runs.values()):>7.2f} {met:>12}   {changes.get(name, '')}".rstrip()
+            f"{min(min(run.last_five) for run in runs.values()):>7.2f} "
+            f"{np.mean([run.gap for run in runs.values()]):>14.2f} {met:>12}   {changes.get(name, '')}".rstrip()
         )
     return "\n".join(lines)
 
@@ -1181,6 +1186,8 @@ def _differences(recipes: Mapping[str, Mapping[int, History]], against: str) -> 
         raise ValueError(f"there is no recipe {against!r} to compare with, expected one of {', '.join(recipes)}")
     base = recipes[against]
     shared = {name: runs for name, runs in recipes.items() if name != against and len(runs.keys() & base.keys()) > 1}
+    if not shared:
+        raise ValueError(f"there is no recipe with two seeds that {against!r} has too")
     changes = {name: paired_difference(runs, base) for name, runs in shared.items()}
     return dict(sorted(changes.items(), key=lambda change: change[1].mean))
 

@@ -37,7 +37,8 @@ def _recorded(study: Study) -> dict[str, Runs]:
         paths = {seed: RECORDS / f"{recipe.hash}.seed{seed}.json" for seed in range(study.seeds)}
         recorded[key] = {seed: utils.read_record(path) for seed, path in paths.items() if path.exists()}
     recorded = {key: runs for key, runs in recorded.items() if runs}
-    return {} if study.against and len(recorded) < 2 else recorded  # nothing to compare
+    several = [runs for runs in recorded.values() if len(runs) > 1]
+    return {} if study.against and len(several) < 2 else recorded  # nothing to compare
 
 
 def _summarize(name: str, recorded: Mapping[str, Runs]) -> dict[str, dict[str, object]]:

@@ -211,7 +211,7 @@ def test_the_ladder_has_a_row_a_recipe_and_its_change_to_the_one_above():
 
 
 def test_recipes_are_compared_with_one_of_them_from_loss_to_gain():
-    full = seeds([9_900] * 5, [9_910] * 5, [9_920] * 5)
+    full = seeds([9_900] * 5, [9_910] * 5, [9_920] * 5, [9_990] * 5)  # the last has no counterpart
     recipes = {
         "full": full,
         "more_of_it": seeds([9_940] * 5, [9_950] * 5),
@@ -220,15 +220,31 @@ def test_recipes_are_compared_with_one_of_them_from_loss_to_gain():
     }
     rows = [line.split() for line in utils.comparison_table(recipes, "full").splitlines()[1:]]
     # 0.1, 0.2, 0.3 points lost; the one seed of "once" makes no pair of differences
-    assert rows[0] == ["no", "such", "7,750", "3", "98.90", "98.90", "0", *["-0.20", "(-0.45", "to", "+0.05)"]]
-    assert rows[1] == ["more", "of", "it", "7,750", "2", "99.45", "99.40", "2", *["+0.40", "(+0.40", "to", "+0.40)"]]
-    assert rows[2] == ["full", "7,750", "3", "99.10", "99.00", "0"]
+    assert rows[0] == ["no", "such", "7,750", "3", "98.90", "98.90", "0.80", "0", *["-0.20", "(-0.45", "to", "+0.05)"]]
+    assert rows[1] == [
+        "more",
+        "of",
+        "it",
+        "7,750",
+        "2",
+        "99.45",
+        "99.40",
+        "0.25",
+        "2",
+        *["+0.40", "(+0.40", "to", "+0.40)"],
+    ]
+    assert rows[2] == ["full", "7,750", "3", "99.10", "99.00", "0.60", "0"]
     assert len(rows) == 3
 
 
 def test_a_recipe_that_is_not_there_cannot_be_compared_with():
     with pytest.raises(ValueError, match="no recipe 'full' to compare with, expected one of other"):
         utils.comparison_table({"other": seeds([9_900] * 5)}, "full")
+
+
+def test_one_recipe_alone_makes_no_comparison():
+    with pytest.raises(ValueError, match="no recipe with two seeds that 'full' has too"):
+        utils.comparison_table({"full": seeds([9_900] * 5, [9_910] * 5), "other": seeds([9_900] * 5)}, "full")
 
 
 @pytest.mark.parametrize(
