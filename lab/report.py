@@ -87,8 +87,9 @@ NOTES = {
 pixels; *schedule* is `StepLR` from a rate of 0.2 in place of a constant 0.05; *width* spends what the budget has left.""",
     "ablation": """![Step 3 less one ingredient: difference and interval](ablation.png)
 
-The same, as numbers, from what costs most to what gains. *constant rate* is 0.05, that of Steps 1 and 2; *cosine* and *one cycle* have Step 3's highest rate;
-*no GAP* reads out with one large kernel, which takes it over the budget.""",
+The same, as numbers, from what costs most to what gains: what each ingredient adds where all the others are in place. *Constant rate* is 0.05, that of
+Steps 1 and 2; *cosine* and *one cycle* have Step 3's highest rate, and are set once an epoch. *No GAP* reads out with one large kernel, which
+takes it over the budget.""",
     "frontier": """![Accuracy against parameters](frontier.png)
 
 The networks are Model_2 with the second convolution separable too (`lab/networks.py`), trained as Step 3 with lighter augmentation; the
