@@ -980,7 +980,7 @@ OFF_AXIS = 1.0  # points of difference; a recipe that loses more than this has a
 
 
 def show_comparison(recipes: Mapping[str, Mapping[int, History]], against: str) -> Figure:
-    """Each recipe's paired difference to one of them, with its 95 % interval; the greatest gain on top.
+    """Each recipe's paired difference to one of them, with its 95 % interval, in the order of the table.
 
     Red and green where the interval leaves zero out. Raises ValueError as `comparison_table` does.
     """
@@ -998,6 +998,7 @@ def show_comparison(recipes: Mapping[str, Mapping[int, History]], against: str) 
             axes.plot(left, y, "<", color="tab:red", clip_on=False)
             axes.annotate(f"{difference.mean:+.2f}", (left, y), (8, -3), textcoords="offset points", fontsize=9)
     axes.set_xlim(left=left)
+    axes.invert_yaxis()
     axes.axvline(0, color="black", linewidth=1)
     axes.set_yticks(range(len(differences)), [readable(name) for name in differences])
     axes.set(xlabel=f"points of test accuracy, mean of the last five epochs, difference to {readable(against)}")

@@ -470,6 +470,7 @@ def test_the_picture_of_a_comparison_has_an_interval_a_recipe_and_an_arrow_for_o
     }
     (axes,) = utils.show_comparison(recipes, "full").axes
     assert [label.get_text() for label in axes.get_yticklabels()] == ["lost", "no GAP", "more of it"]
+    assert axes.yaxis_inverted()  # the first on top, as in the table
     points = {line.get_ydata()[0]: line for line in axes.lines if line.get_marker() == "o"}
     assert {y: pytest.approx(point.get_xdata()[0]) for y, point in points.items()} == {1: -0.2, 2: 0.4}
     assert [point.get_color() for point in points.values()] == ["gray", "tab:green"]
