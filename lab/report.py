@@ -89,8 +89,7 @@ pixels; *schedule* is `StepLR` from a rate of 0.2 in place of a constant 0.05; *
 
 The same, as numbers, from what costs most to what gains: what each ingredient adds where all the others are in place. *Constant rate* is 0.05, that of
 Steps 1 and 2; *cosine* and *one cycle* have Step 3's highest rate, and are set once an epoch. *No GAP* reads out with one large kernel, which
-takes it over the budget. *At the end* is the last epoch alone: the mean over the seeds, and how many of them are at 99.40 or more. There a
-cosine is not behind; the mean of the last five has epochs in which its rate is still high.""",
+takes it over the budget. *At the end* is the last epoch alone: the mean over the seeds, and how many of them are at 99.40 or more.""",
     "frontier": """![Accuracy against parameters](frontier.png)
 
 The networks are Model_2 with the second convolution separable too (`lab/networks.py`), trained as Step 3 with lighter augmentation; the
