@@ -202,9 +202,9 @@ STUDIES: dict[str, Study] = {
         10,
         {
             "6_epochs": replace(STEP_3, epochs=6, step_size=2, plain_epochs=2),
+            "7_epochs": replace(STEP_3, epochs=7, step_size=3, plain_epochs=1),
             "8_epochs": replace(STEP_3, epochs=8, step_size=3, plain_epochs=2),
             "9_epochs": replace(STEP_3, epochs=9, step_size=3, plain_epochs=3),
-            "12_epochs": replace(STEP_3, epochs=12, step_size=4, plain_epochs=4),
             "15_epochs": STEP_3,
         },
     ),
