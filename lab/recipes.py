@@ -120,8 +120,6 @@ def _narrow(*channels: int) -> Recipe:
 
 
 NO_DROPOUT = replace(STEP_2, switches={"dropout": 0.0})
-AUGMENTED = replace(NO_DROPOUT, augmentation=STEP_3.augmentation)
-STEPPED = replace(AUGMENTED, learning_rate=STEP_3.learning_rate, gamma=STEP_3.gamma)
 
 STUDIES: dict[str, Study] = {
     "consistency": Study(
@@ -146,9 +144,10 @@ STUDIES: dict[str, Study] = {
             "width": replace(STEP_2, switches={**WHOLE, "dropout": 0.0}),
             "separable": NO_DROPOUT,
             "dropout": STEP_2,
-            "augmentation_for_dropout": AUGMENTED,
-            "schedule": STEPPED,
-            "weight_decay": replace(STEPPED, weight_decay=STEP_3.weight_decay),
+            "no_dropout": NO_DROPOUT,
+            "schedule": replace(NO_DROPOUT, learning_rate=STEP_3.learning_rate, gamma=STEP_3.gamma),
+            "weight_decay": replace(STEP_3, augmentation={}),  # without augmentation, all epochs are plain
+            "augmentation": replace(STEP_3, plain_epochs=0),
             "plain_epochs": STEP_3,
         },
         against="above",

@@ -99,8 +99,9 @@ def run_study(
     if (backend == "dask") != (address is not None):
         raise ValueError("the backend dask and the address of its scheduler go together: give both or neither")
     seeds = list(seeds) or list(range(study.seeds))
-    wanted = [(key, recipe, seed) for seed in dict.fromkeys(seeds) for key, recipe in study.recipes.items()]
-    missing = [job for job in wanted if not _is_recorded(record_path(job[1], job[2]), job[1])]
+    # by path: a recipe that has two names in the study, or a seed that was given twice, is one run
+    wanted = {record_path(recipe, seed): (key, recipe, seed) for seed in seeds for key, recipe in study.recipes.items()}
+    missing = [job for path, job in wanted.items() if not _is_recorded(path, job[1])]
     print(f"{name}: {len(missing)} of {len(wanted)} runs are missing")
     jobs = jobs or cores()
     threads = 1 if backend == "dask" else max(1, cores() // jobs)

@@ -65,6 +65,13 @@ def test_a_recipe_of_two_studies_is_run_once(tiny_study, monkeypatch, capsys):
     assert len(names(tiny_study)) == 3
 
 
+def test_a_recipe_with_two_names_in_a_study_is_run_once(tiny_study, monkeypatch, capsys):
+    monkeypatch.setitem(STUDIES, "tiny", Study("Once?", 1, {"one": TINY, "again": TINY}))
+    run_study("tiny", seeds=[0, 0])
+    assert "1 of 1 runs are missing" in capsys.readouterr().out
+    assert len(names(tiny_study)) == 1
+
+
 def test_progress_says_how_long_it_will_take(tiny_study, capsys):
     run_study("tiny", seeds=[0])
     shown = capsys.readouterr()
