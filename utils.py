@@ -1067,6 +1067,35 @@ def read_record(path: str | Path) -> History:
         raise ValueError(f"{path} is not a record of a study: {error}") from None
 
 
+class OverSeeds(NamedTuple):
+    """What the runs of one recipe say together; accuracies in percent of the images that were measured on."""
+
+    parameters: int
+    seeds: int
+    consistent: int  # how many of the seeds meet the verdict
+    mean: float  # of the last five epochs
+    spread: float  # standard deviation of the seeds' means, in points; 0 for one seed
+    worst: float  # of the last five epochs
+    end: float  # mean of the last epoch alone
+    gap: float  # mean of train - test, in points
+
+
+def over_seeds(records: Mapping[int, History]) -> OverSeeds:
+    """Sum up the runs of one recipe."""
+    runs = list(records.values())
+    means = [run.mean_last_five for run in runs]
+    return OverSeeds(
+        parameters=runs[0].parameters,
+        seeds=len(runs),
+        consistent=sum(verdict(run).consistent is True for run in runs),
+        mean=float(np.mean(means)),
+        spread=float(np.std(means, ddof=1)) if len(means) > 1 else 0.0,
+        worst=min(min(run.last_five) for run in runs),
+        end=float(np.mean([run.test_accuracy[-1] for run in runs])),
+        gap=float(np.mean([run.gap for run in runs])),
+    )
+
+
 _YES_NO = {True: "yes", False: "no", None: "not judged"}
 
 
@@ -1084,17 +1113,16 @@ def seeds_table(records: Mapping[int, History], images: str = "test") -> str:
             f"{seed:>4}   {last:<29} {run.mean_last_five:>6.2f} {min(run.last_five):>7.2f} {run.gap:>{width}.2f}   "
             f"{_YES_NO[verdict(run).consistent]}"
         )
-    runs = records.values()
-    means, gaps = [run.mean_last_five for run in runs], [run.gap for run in runs]
-    mean, met = np.mean(means), sum(verdict(run).consistent is True for run in runs)
+    together = over_seeds(records)
     lines.append(
-        f" all   {'':<29} {mean:>6.2f} {min(min(run.last_five) for run in runs):>7.2f} {np.mean(gaps):>{width}.2f}   "
-        f"{met} of {len(records)}"
+        f" all   {'':<29} {together.mean:>6.2f} {together.worst:>7.2f} {together.gap:>{width}.2f}   {together.consistent} of {together.seeds}"
     )
-    if len(means) > 1:
-        lines.append(f"the seeds' means spread by {np.std(means, ddof=1):.2f} points (one standard deviation)")
-    images_here = next(iter(runs)).test_images
-    lines.append(f"one standard error of {images_here:,} images: {standard_error(mean, images_here):.2f} points")
+    if together.seeds > 1:
+        lines.append(f"the seeds' means spread by {together.spread:.2f} points (one standard deviation)")
+    images_here = next(iter(records.values())).test_images
+    lines.append(
+        f"one standard error of {images_here:,} images: {standard_error(together.mean, images_here):.2f} points"
+    )
     return "\n".join(lines)
 
 
@@ -1138,22 +1166,10 @@ def ladder_table(rows: Mapping[str, Mapping[int, History]], images: str = "test"
     if len(seeds) < 2:
         raise ValueError(f"{len(seeds)} seeds are recorded for all of {', '.join(rows)}, expected at least 2")
     in_a_row = len(seeds) > 3 and seeds == list(range(seeds[0], seeds[-1] + 1))
-    title = f"seeds {seeds[0]} to {seeds[-1]}" if in_a_row else f"seeds {' '.join(map(str, seeds))}"
-    width = max(map(len, [*rows, title]))
-    percent, gap = f"  {images} %", f"  train - {images}"
-    lines = [f"{title:<{width}}   parameters {percent}   worst {gap}   change to the row above (95 % interval)"]
-    above = None
-    for name, records in rows.items():
-        runs = {seed: records[seed] for seed in seeds}
-        change = paired_difference(runs, above) if above else ""
-        lines.append(
-            f"{name:<{width}}   {runs[seeds[0]].parameters:>10,} "
-            f"{np.mean([run.mean_last_five for run in runs.values()]):>{len(percent)}.2f} "
-            f"{min(min(run.last_five) for run in runs.values()):>7.2f} "
-            f"{np.mean([run.gap for run in runs.values()]):>{len(gap)}.2f}   {change}".rstrip()
-        )
-        above = runs
-    return "\n".join(lines)
+    corner = f"seeds {seeds[0]} to {seeds[-1]}" if in_a_row else f"seeds {' '.join(map(str, seeds))}"
+    shared = {name: {seed: records[seed] for seed in seeds} for name, records in rows.items()}
+    changes = {name: paired_difference(shared[name], shared[above]) for above, name in itertools.pairwise(shared)}
+    return _table_over_seeds(shared, changes, corner, images, "change to the row above")
 
 
 def comparison_table(recipes: Mapping[str, Mapping[int, History]], against: str) -> str:
@@ -1163,20 +1179,29 @@ def comparison_table(recipes: Mapping[str, Mapping[int, History]], against: str)
     ValueError for an unknown recipe `against`, and where there is none to compare.
     """
     changes = _differences(recipes, against)
-    compared = {seed for name in changes for seed in recipes[name]}
-    width = max(map(len, [*changes, against]))
-    title = f"difference to {readable(against)}"
+    compared = recipes[against].keys() & {seed for name in changes for seed in recipes[name]}
+    shared = {
+        readable(name): {seed: run for seed, run in recipes[name].items() if seed in compared}
+        for name in [*changes, against]
+    }
+    changes = {readable(name): change for name, change in changes.items()}
+    return _table_over_seeds(shared, changes, "", "test", f"difference to {readable(against)}")
+
+
+def _table_over_seeds(
+    rows: Mapping[str, Mapping[int, History]], changes: Mapping[str, Difference], corner: str, images: str, title: str
+) -> str:
+    width = max(map(len, [*rows, corner]))
+    percent, gap = f"{images} %", f"train - {images}"
     lines = [
-        f"{'':<{width}}   parameters   seeds   test %   worst   train - test   consistent   {title} (95 % interval)"
+        f"{corner:<{width}}   parameters   {percent}   worst   at the end   {gap}   consistent   {title} (95 % interval)"
     ]
-    for name in [*changes, against]:
-        runs = {seed: run for seed, run in recipes[name].items() if seed in recipes[against] and seed in compared}
-        met = sum(verdict(run).consistent is True for run in runs.values())
+    for name, records in rows.items():
+        runs = over_seeds(records)
+        consistent = f"{runs.consistent} of {runs.seeds}"
         lines.append(
-            f"{readable(name):<{width}}   {next(iter(runs.values())).parameters:>10,}   {len(runs):>5} "
-            f"{np.mean([run.mean_last_five for run in runs.values()]):>8.2f} "
-            f"{min(min(run.last_five) for run in runs.values()):>7.2f} "
-            f"{np.mean([run.gap for run in runs.values()]):>14.2f} {met:>12}   {changes.get(name, '')}".rstrip()
+            f"{name:<{width}}   {runs.parameters:>10,}   {runs.mean:>{len(percent)}.2f}   {runs.worst:>5.2f}   "
+            f"{runs.end:>10.2f}   {runs.gap:>{len(gap)}.2f}   {consistent:>10}   {changes.get(name, '')}".rstrip()
         )
     return "\n".join(lines)
 

@@ -41,6 +41,7 @@ def draw_all(studies: Mapping[str, Recorded], folder: Path) -> None:
     drawn = {
         "steps.png": (draw_steps, "consistency", set(STEPS)),
         "seeds.png": (draw_seeds, "consistency", {"step3"}),
+        "ladder.png": (draw_ladder, "ladder", {"step1"}),
         "ablation.png": (draw_ablation, "ablation", {"step3"}),
         "frontier.png": (draw_frontier, "frontier", set()),
         "epochs.png": (draw_epochs, "epochs", set()),
@@ -81,6 +82,33 @@ def draw_steps(recorded: Recorded) -> Figure:
 def draw_seeds(recorded: Recorded) -> Figure:
     """The spread of Step 3 over its seeds, as the notebook shows it."""
     return utils.show_seeds(recorded["step3"])
+
+
+def draw_ladder(recorded: Recorded) -> Figure:
+    """The mean of the last five epochs of every seed, one row a recipe, in the ladder's order."""
+    lowest = utils.TARGET_PERCENT - 1.6  # a seed below has an arrow in place of a point: it did not learn
+    figure, axes = plt.subplots(figsize=(9, 1.4 + 0.34 * len(recorded)), layout="constrained")
+    for y, runs in enumerate(recorded.values()):
+        for run in runs.values():
+            color = utils.TEST_COLOR if utils.verdict(run).consistent else "tab:gray"
+            far = run.mean_last_five < lowest
+            axes.plot(max(run.mean_last_five, lowest), y, "<" if far else "o", color=color, alpha=0.5, zorder=3)
+            if far:
+                axes.annotate(f"{run.mean_last_five:.2f}", (lowest, y), (8, -3), textcoords="offset points", fontsize=8)
+        axes.plot(utils.over_seeds(runs).mean, y, "|", color="black", markersize=16)
+    axes.plot([], [], "o", color=utils.TEST_COLOR, alpha=0.5, label="a seed, consistent")
+    axes.plot([], [], "o", color="tab:gray", alpha=0.5, label="a seed, not consistent")
+    axes.plot([], [], "|", color="black", markersize=16, label="mean of the seeds")
+    axes.axvline(utils.TARGET_PERCENT, color="black", linestyle="--", linewidth=1)
+    axes.set_xlim(lowest - 0.03, utils.TARGET_PERCENT + 0.3)
+    axes.set_yticks(range(len(recorded)), [utils.readable(key) for key in recorded])
+    axes.invert_yaxis()
+    axes.grid(axis="x", alpha=0.3)
+    axes.set(
+        xlabel="test accuracy, percent, mean of the last five epochs", title="From Model_1 to Step 3, one change a row"
+    )
+    axes.legend(loc="upper left", bbox_to_anchor=(0.0, 0.78), fontsize=8)
+    return figure
 
 
 def draw_ablation(recorded: Recorded) -> Figure:

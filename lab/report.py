@@ -4,8 +4,6 @@ from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
 
-import numpy as np
-
 import utils
 from lab import figures
 from lab.recipes import STUDIES, Study
@@ -45,22 +43,18 @@ def _summarize(name: str, recorded: Mapping[str, Runs]) -> dict[str, dict[str, o
     """What a program wants to know of each recipe; accuracies in percent, of the images that `measured_on` names."""
     summary = {}
     for key, runs in recorded.items():
-        recipe = STUDIES[name].recipes[key]
+        recipe, together = STUDIES[name].recipes[key], utils.over_seeds(runs)
         summary[key] = {
             "hash": recipe.hash,
-            "parameters": next(iter(runs.values())).parameters,
+            "parameters": together.parameters,
             "epochs": recipe.epochs,
             "measured_on": "held-out" if recipe.held_out else "test",
-            "seeds": len(runs),
-            "consistent": _consistent(runs),
-            "mean_last5": round(float(np.mean([run.mean_last_five for run in runs.values()])), 4),
-            "worst_last5": round(min(min(run.last_five) for run in runs.values()), 4),
+            "seeds": together.seeds,
+            "consistent": together.consistent,
+            "mean_last5": round(together.mean, 4),
+            "worst_last5": round(together.worst, 4),
         }
     return summary
-
-
-def _consistent(runs: Runs) -> int:
-    return sum(utils.verdict(run).consistent is True for run in runs.values())
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -83,8 +77,11 @@ typed. One run is one file, named after the hash of its recipe and its seed; a r
 
 NOTES = {
     "consistency": "![The last five epochs of each seed](seeds.png)",
-    "ladder": """Each row is the one above with one change. *pool at 5* is where the receptive field is 5
-pixels; *schedule* is `StepLR` from a rate of 0.2 in place of a constant 0.05; *width* spends what the budget has left.""",
+    "ladder": """![From Model_1 to Step 3: every seed of every row](ladder.png)
+
+Each row is the one above with one change. *Pool at 5* is where the receptive field is 5 pixels; *width* spends what the budget
+has left; *dropout* is Step 2, and *no dropout* takes it away again; *schedule* is `StepLR` from a rate of 0.2 in place of a constant 0.05;
+*augmentation* is of all fifteen epochs, until *plain epochs*, which is Step 3.""",
     "ablation": """![Step 3 less one ingredient: difference and interval](ablation.png)
 
 The same, as numbers, from what costs most to what gains: what each ingredient adds where all the others are in place. *Constant rate* is 0.05, that of
@@ -146,22 +143,20 @@ def _table(name: str, recorded: Mapping[str, Runs]) -> str:
 
 
 def _row(name: str, key: str, runs: Runs) -> list[str]:
-    means = [run.mean_last_five for run in runs.values()]
+    together = utils.over_seeds(runs)
     row = [
         utils.readable(key),
-        f"{next(iter(runs.values())).parameters:,}",
-        str(len(runs)),
-        str(_consistent(runs)),
-        f"{np.mean(means):.2f}",
-        f"{np.std(means, ddof=1):.2f}" if len(means) > 1 else "",
-        f"{min(min(run.last_five) for run in runs.values()):.2f}",
-        f"{np.mean([run.gap for run in runs.values()]):.2f}",
+        f"{together.parameters:,}",
+        str(together.seeds),
+        str(together.consistent),
+        f"{together.mean:.2f}",
+        f"{together.spread:.2f}" if together.seeds > 1 else "",
+        f"{together.worst:.2f}",
+        f"{together.gap:.2f}",
     ]
     if name in AT_THE_END:
-        final = [run.test_accuracy[-1] for run in runs.values()]
-        row.append(
-            f"{np.mean(final):.2f}, at 99.40 or more: {sum(percent >= utils.TARGET_PERCENT for percent in final)}"
-        )
+        above = sum(run.test_accuracy[-1] >= utils.TARGET_PERCENT for run in runs.values())
+        row.append(f"{together.end:.2f}, at 99.40 or more: {above}")
     return row
 
 

@@ -92,14 +92,20 @@ def test_a_notebook_defines_no_network_and_no_loop_of_training(step):
         assert "backward" not in cell.source
 
 
+def common_code_cells(step):
+    """Those of sections 1 to 7; from 8 on, a notebook has its own."""
+    cells = NOTEBOOKS[step].cells
+    (end,) = [i for i, cell in enumerate(cells) if cell.source.startswith("## 8. ")]
+    return [cell for cell in cells[:end] if cell.cell_type == "code"]
+
+
 def test_two_notebooks_differ_only_where_the_lesson_is():
     """All code but the lines that name the step, its network, its constants; and cells of its own at the end."""
     lesson = re.compile(
         r"Model_|step\d|Step\d|^(LEARNING_RATE|WEIGHT_DECAY|STEP_SIZE|GAMMA|AUGMENTATION|PLAIN_EPOCHS) = "
     )
-    shared = len(code_cells(1))
     for first, second in pairwise(STEPS):
-        for one, other in zip(code_cells(first)[:shared], code_cells(second)[:shared]):
+        for one, other in zip(common_code_cells(first), common_code_cells(second), strict=True):
             lines = [cell.source.splitlines() for cell in (one, other)]
             assert len(lines[0]) == len(lines[1])
             for line, its_counterpart in zip(*lines):
@@ -158,27 +164,42 @@ def test_every_number_of_the_text_is_in_an_output(step):
 
 
 INTERVAL = r"[+-]\d+\.\d+ \([+-]\d+\.\d+ to [+-]\d+\.\d+\)"
+CONSISTENT = r"\d+ of \d+ seeds are consistent|no seed is consistent"
 
 
 def words(text):
     return set(re.findall(r"\w+", text.lower()))
 
 
-def not_of_a_row_named_beside_it(text, rows):
-    """The differences in a text that no row has whose name is in the same item or paragraph: a value that has moved to
-    another row is seen."""
+def not_of_a_row_named_beside_it(pattern, text, rows):
+    """What a text claims in the form of the pattern, and no row says whose name is in the same item or paragraph: a
+    value that has moved to another row is seen."""
     for passage in re.split(r"\n(?=- )|\n\n", text):
-        for claimed in re.findall(INTERVAL, re.sub(r"\s+", " ", passage)):
+        for claimed in re.findall(pattern, re.sub(r"\s+", " ", passage)):
             names = [words(row) - {"no", "in", "at", "yet"} for row, value in rows if value == claimed]
             if not any(name & words(passage) for name in names):
                 yield claimed, passage
 
 
+def prose(step):
+    return "\n\n".join(cell.source for cell in NOTEBOOKS[step].cells if cell.cell_type == "markdown")
+
+
 @pytest.mark.parametrize("step", STEPS)
 def test_a_difference_with_its_interval_is_that_of_a_row_of_the_notebook(step):
     rows = re.findall(rf"^(\S.*?) {{2,}}.* ({INTERVAL})$", outputs(step), re.MULTILINE)
-    text = "\n\n".join(cell.source for cell in NOTEBOOKS[step].cells if cell.cell_type == "markdown")
-    assert not list(not_of_a_row_named_beside_it(text, rows))
+    assert not list(not_of_a_row_named_beside_it(INTERVAL, prose(step), rows))
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_how_many_seeds_are_consistent_is_what_a_row_of_the_notebook_says(step):
+    rows = []
+    for name, met, of in re.findall(r"^ ?(\S.*?) {2,}.* (\d+) of (\d+)(?: {2,}.*)?$", outputs(step), re.MULTILINE):
+        name = "seeds" if name == "all" else name  # the last row of a table of seeds
+        rows.append((name, f"{met} of {of} seeds are consistent"))
+        if met == "0":
+            rows.append((name, "no seed is consistent"))
+    assert not list(not_of_a_row_named_beside_it(CONSISTENT, prose(step), rows))
 
 
 def test_a_difference_in_the_readme_is_that_of_a_row_of_the_report():
@@ -186,7 +207,7 @@ def test_a_difference_in_the_readme_is_that_of_a_row_of_the_report():
     rows = re.findall(rf"^\| (.*?) \|.* ({INTERVAL}) \|$", report, re.MULTILINE)
     readme = (ROOT / "README.md").read_text()
     assert re.findall(INTERVAL, re.sub(r"\s+", " ", readme))
-    assert not list(not_of_a_row_named_beside_it(readme, rows))
+    assert not list(not_of_a_row_named_beside_it(INTERVAL, readme, rows))
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -198,6 +219,13 @@ def test_step_1_overfits_step_2_closes_the_gap():
     gaps = {step: [run.gap for run in utils.load_records("consistency", f"step{step}").values()] for step in STEPS}
     assert max(gaps[2]) < min(gaps[1]) / 1.5
     assert sum(gaps[2]) / len(gaps[2]) < sum(gaps[1]) / len(gaps[1]) / 2
+
+
+def test_without_batch_norm_a_seed_never_learns_and_the_others_learn_less():
+    without, step1 = (utils.load_records("ladder", name, ROOT / utils.RESULTS) for name in ("no_batch_norm", "step1"))
+    assert sorted(without) == list(range(10))
+    assert [seed for seed, run in without.items() if max(run.test_accuracy) < 12] == [1]
+    assert all(without[seed].mean_last_five < step1[seed].mean_last_five for seed in without)
 
 
 def test_step_3_meets_its_target_for_each_of_twenty_seeds():
