@@ -1076,7 +1076,7 @@ class OverSeeds(NamedTuple):
     mean: float  # of the last five epochs
     spread: float  # standard deviation of the seeds' means, in points; 0 for one seed
     worst: float  # of the last five epochs
-    end: float  # mean of the last epoch alone
+    last: float  # mean of the last epoch alone
     gap: float  # mean of train - test, in points
 
 
@@ -1091,7 +1091,7 @@ def over_seeds(records: Mapping[int, History]) -> OverSeeds:
         mean=float(np.mean(means)),
         spread=float(np.std(means, ddof=1)) if len(means) > 1 else 0.0,
         worst=min(min(run.last_five) for run in runs),
-        end=float(np.mean([run.test_accuracy[-1] for run in runs])),
+        last=float(np.mean([run.test_accuracy[-1] for run in runs])),
         gap=float(np.mean([run.gap for run in runs])),
     )
 
@@ -1191,17 +1191,16 @@ def comparison_table(recipes: Mapping[str, Mapping[int, History]], against: str)
 def _table_over_seeds(
     rows: Mapping[str, Mapping[int, History]], changes: Mapping[str, Difference], corner: str, images: str, title: str
 ) -> str:
+    """As text: a row a recipe, of the last five epochs but for `last`, the last one alone; `title` is of the changes."""
     width = max(map(len, [*rows, corner]))
     percent, gap = f"{images} %", f"train - {images}"
-    lines = [
-        f"{corner:<{width}}   parameters   {percent}   worst   at the end   {gap}   consistent   {title} (95 % interval)"
-    ]
+    lines = [f"{corner:<{width}}   parameters   {percent}   worst    last   {gap}   consistent   {title}"]
     for name, records in rows.items():
         runs = over_seeds(records)
         consistent = f"{runs.consistent} of {runs.seeds}"
         lines.append(
             f"{name:<{width}}   {runs.parameters:>10,}   {runs.mean:>{len(percent)}.2f}   {runs.worst:>5.2f}   "
-            f"{runs.end:>10.2f}   {runs.gap:>{len(gap)}.2f}   {consistent:>10}   {changes.get(name, '')}".rstrip()
+            f"{runs.last:>5.2f}   {runs.gap:>{len(gap)}.2f}   {consistent:>10}   {changes.get(name, '')}".rstrip()
         )
     return "\n".join(lines)
 

@@ -40,9 +40,9 @@ def draw_all(studies: Mapping[str, Recorded], folder: Path) -> None:
     """Draw each figure that there are enough records for, and store in it a fingerprint of what it shows."""
     drawn = {
         "steps.png": (draw_steps, "consistency", set(STEPS)),
-        "seeds.png": (draw_seeds, "consistency", {"step3"}),
+        "seeds.png": (lambda recorded: utils.show_seeds(recorded["step3"]), "consistency", {"step3"}),
         "ladder.png": (draw_ladder, "ladder", {"step1"}),
-        "ablation.png": (draw_ablation, "ablation", {"step3"}),
+        "ablation.png": (lambda recorded: utils.show_comparison(recorded, "step3"), "ablation", {"step3"}),
         "frontier.png": (draw_frontier, "frontier", set()),
         "epochs.png": (draw_epochs, "epochs", set()),
     }
@@ -79,11 +79,6 @@ def draw_steps(recorded: Recorded) -> Figure:
     return figure
 
 
-def draw_seeds(recorded: Recorded) -> Figure:
-    """The spread of Step 3 over its seeds, as the notebook shows it."""
-    return utils.show_seeds(recorded["step3"])
-
-
 def draw_ladder(recorded: Recorded) -> Figure:
     """The mean of the last five epochs of every seed, one row a recipe, in the ladder's order."""
     lowest = utils.TARGET_PERCENT - 1.6  # a seed below has an arrow in place of a point: it did not learn
@@ -109,11 +104,6 @@ def draw_ladder(recorded: Recorded) -> Figure:
     )
     axes.legend(loc="upper left", bbox_to_anchor=(0.0, 0.78), fontsize=8)
     return figure
-
-
-def draw_ablation(recorded: Recorded) -> Figure:
-    """What each ingredient of Step 3 is worth, as the notebook shows it."""
-    return utils.show_comparison(recorded, "step3")
 
 
 def draw_frontier(recorded: Recorded) -> Figure:
