@@ -81,11 +81,12 @@ NOTES = {
 
 Each row is the one above with one change. *Pool at 5* is where the receptive field is 5 pixels; *width* spends what the budget
 has left; *dropout* is Step 2, and *no dropout* takes it away again; *schedule* is `StepLR` from a rate of 0.2 in place of a constant 0.05;
-*augmentation* is of all fifteen epochs, until *plain epochs*, which is Step 3.""",
+*augmentation* is of all fifteen epochs, until *plain epochs*, which is Step 3. Where a seed does not learn at all, a mean and
+Student's interval say little: look at the picture.""",
     "ablation": """![Step 3 less one ingredient: difference and interval](ablation.png)
 
 The same, as numbers, from what costs most to what gains: what each ingredient adds where all the others are in place. *Constant rate* is 0.05, that of
-Steps 1 and 2; *cosine* and *one cycle* have Step 3's highest rate, and are set once an epoch. *No GAP* reads out with one large kernel, which
+Steps 1 and 2; *cosine* has Step 3's highest rate, and is set once an epoch. *No GAP* reads out with one large kernel, which
 takes it over the budget. *At the end* is the last epoch alone: the mean over the seeds, and how many of them are at 99.40 or more.""",
     "frontier": """![Accuracy against parameters](frontier.png)
 

@@ -336,6 +336,12 @@ def test_every_committed_record_is_of_a_recipe_in_the_code():
         assert history.train_images == (50_000 if recipe.held_out else 60_000), path
 
 
+@pytest.mark.parametrize("study", ["consistency", "ladder", "ablation", "frontier", "epochs"])
+def test_every_run_of_a_study_is_committed(study):
+    for key in STUDIES[study].recipes:
+        assert len(committed(study, key)) == STUDIES[study].seeds, key
+
+
 @pytest.fixture(scope="module")
 def fresh_report(tmp_path_factory):
     folder = tmp_path_factory.mktemp("report")
