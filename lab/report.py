@@ -94,7 +94,8 @@ The networks are Model_2 with the second convolution separable too (`lab/network
 last row is Step 3 itself. Five seeds do not rank neighbouring sizes: look at the spread.""",
     "epochs": """![Accuracy over the epochs, by their number](epochs.png)
 
-The three rates of Step 3, and its plain images at the last of them, in proportion. *At the end* is the last epoch alone.""",
+The three rates of Step 3, and its plain images at the last of them, in proportion. *At the end* is the last epoch alone. Seven epochs were not
+tried.""",
     "choice": """The recipe was trained on the first 50,000 training images and measured on the last 10,000; no test image was looked at.
 These runs chose Step 2's dropout, the separable convolutions and Step 3's training; others of this kind, the frontier's network with its
 lighter augmentation. The dozens of runs of the search itself are not kept.
