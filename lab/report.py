@@ -94,8 +94,9 @@ The networks are Model_2 with the second convolution separable too (`lab/network
 last row is Step 3 itself. Five seeds do not rank neighbouring sizes: look at the spread.""",
     "epochs": """![Accuracy over the epochs, by their number](epochs.png)
 
-The three rates of Step 3, and its plain images at the last of them, in proportion. *At the end* is the last epoch alone. Seven epochs were not
-tried.""",
+The three rates of Step 3, and its plain images at the last of them, in proportion. *At the end* is the last epoch alone. A run of eight
+epochs is the first eight of one of nine, since their rates fall and their plain images begin after the same epochs. So one of seven would end
+where they are after their seventh.""",
     "choice": """The recipe was trained on the first 50,000 training images and measured on the last 10,000; no test image was looked at.
 These runs chose Step 2's dropout, the separable convolutions and Step 3's training; others of this kind, the frontier's network with its
 lighter augmentation. The dozens of runs of the search itself are not kept.

@@ -342,6 +342,12 @@ def test_every_run_of_a_study_is_committed(study):
         assert len(committed(study, key)) == STUDIES[study].seeds, key
 
 
+def test_a_run_of_eight_epochs_is_the_first_eight_of_one_of_nine():
+    """As the report says, which draws a conclusion on seven from it."""
+    eight, nine = ([record["history"]["test_correct"] for record in committed("epochs", f"{n}_epochs")] for n in (8, 9))
+    assert eight == [counts[:8] for counts in nine]
+
+
 @pytest.fixture(scope="module")
 def fresh_report(tmp_path_factory):
     folder = tmp_path_factory.mktemp("report")
