@@ -73,12 +73,13 @@ def has_fast_bfloat16(device: torch.device) -> bool:
 
 
 def fast_layout(model: nn.Module, device: torch.device) -> torch.memory_format:
-    """How weights and maps best lie in memory: on a processor with the channels last, if there are separable convolutions.
+    """How weights and maps best lie in memory: on a processor with the channels last, if convolutions are separable or wide.
 
-    Those are faster so; whole convolutions of this size are slower.
+    Those are faster so; whole convolutions of few channels are slower.
     """
-    separable = any(isinstance(layer, nn.Conv2d) and layer.groups > 1 for layer in model.modules())
-    return torch.channels_last if separable and device.type == "cpu" else torch.contiguous_format
+    convolutions = [layer for layer in model.modules() if isinstance(layer, nn.Conv2d)]
+    faster = any(layer.groups > 1 or layer.in_channels >= 32 for layer in convolutions)
+    return torch.channels_last if faster and device.type == "cpu" else torch.contiguous_format
 
 
 @functools.cache
@@ -410,7 +411,9 @@ def _warp_patterns(side: int, device: torch.device) -> Tensor:
 AUGMENTATIONS = ("rotation", "shift", "scale", "shear", "warp")
 
 
-def make_transform(augmentation: Mapping[str, float] | None = None) -> v2.Compose:
+def make_transform(
+    augmentation: Mapping[str, float] | None = None, mean: float = MNIST_MEAN, std: float = MNIST_STD
+) -> v2.Compose:
     """The pipeline from a uint8 batch (N, 1, 28, 28) to what the network sees: [0, 1], augmented, normalized.
 
     `augmentation` names what to draw for each image, and how much: {"rotation": 10, "shift": 0.1, "scale": 0.1,
@@ -423,7 +426,7 @@ def make_transform(augmentation: Mapping[str, float] | None = None) -> v2.Compos
     steps: list[nn.Module] = [v2.ToDtype(torch.float32, scale=True)]
     if augmentation:
         steps.append(RandomWarpEach(**augmentation))
-    steps.append(v2.Normalize(mean=[MNIST_MEAN], std=[MNIST_STD]))
+    steps.append(v2.Normalize(mean=[mean], std=[std]))
     return v2.Compose(steps)
 
 
@@ -678,6 +681,8 @@ def fit(
     plain_epochs: int = 0,
     bfloat16: bool = True,
     checkpoint: str | Path | None = None,
+    after_epoch: Callable[[History], object] | None = None,
+    stop: Callable[[History], bool] | None = None,
     show: bool = True,
 ) -> History:
     """Train for `epochs` epochs and test after each; return what was measured.
@@ -686,6 +691,8 @@ def fit(
     `bfloat16=False` trains in float32 even where the device is faster in bfloat16.
     The run follows from the model's initial weights and `seed`. `checkpoint` names a file that is written after each
     epoch; where it is there already, the run goes on from it, and ends in the same bits as one that was never stopped.
+    `after_epoch` is called with the history so far, before the checkpoint is written; where `stop` says that the history
+    is enough, the run ends early.
     `show` draws a progress bar while it runs and leaves the table of epochs.
 
     Raises ValueError for a number of epochs that is negative or not whole and for a checkpoint that is not of this run,
@@ -717,6 +724,8 @@ def fit(
     progress = _Progress(total=epochs * batches, initial=len(history) * batches, show=show)
     with contextlib.closing(progress.bar):
         for epoch in range(len(history) + 1, epochs + 1):
+            if stop and len(history) and stop(history):
+                break
             progress.say(epoch, history)
             started = time.perf_counter()
             history.learning_rate.append(optimizer.param_groups[0]["lr"])
@@ -731,6 +740,8 @@ def fit(
             history.test_loss.append(test_loss)
             history.test_correct.append(test_correct)
             history.seconds.append(round(time.perf_counter() - started, 2))
+            if after_epoch:
+                after_epoch(history)
             if checkpoint:
                 _save_checkpoint(Path(checkpoint), run, model, optimizer, scheduler, history)
         as_tested = Loader(train_loader.digits, test_loader.batch_size, test_loader.transform)

@@ -1,17 +1,19 @@
-"""Networks beyond the lesson's two."""
+"""Networks beyond the lesson's two: a narrower one for the frontier, and those that others published.
+
+Input of each: float images of shape (N, 1, 28, 28). Output: logits of shape (N, 10).
+"""
 
 from collections.abc import Sequence
 from itertools import pairwise
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from models import CLASSES, separable_convolution
 
 
 class Narrow(nn.Sequential):
     """Model_2 for a smaller budget: every convolution but the first is separable, so that the layers stay wide.
-
-    Input: float images of shape (N, 1, 28, 28). Output: logits of shape (N, 10).
 
     channels: output channels of each convolution, in order; the maps are pooled behind the second, where the
               receptive field is 5, and averaged behind the last
@@ -28,3 +30,139 @@ class Narrow(nn.Sequential):
             layers += [*separable_convolution(width_in, width_out, bias=False), *pooling]
             layers += [nn.BatchNorm2d(width_out), nn.ReLU()]
         super().__init__(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels[-1], CLASSES))
+
+
+class LeNet(nn.Sequential):
+    """The ladder's first rungs: LeNet-5's shape, with a 4x4 convolution where the map is 4x4."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            nn.Conv2d(1, 6, 5),
+            nn.Tanh(),
+            nn.AvgPool2d(2),
+            nn.Conv2d(6, 16, 5),
+            nn.Tanh(),
+            nn.AvgPool2d(2),
+            nn.Conv2d(16, 120, 4),
+            nn.Flatten(),
+            nn.Linear(120, 84),
+            nn.Tanh(),
+            nn.Linear(84, CLASSES),
+        )
+
+
+class DeeperLeNet(nn.Sequential):
+    """The ladder's last rungs: three 3x3 convolutions, relu and max-pooling; the side goes 28, 26, 13, 11, 9, 4."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            nn.Conv2d(1, 32, 3),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Conv2d(32, 64, 3),
+            nn.ReLU(),
+            nn.Conv2d(64, 64, 3),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Flatten(),
+            nn.Linear(1_024, 100),
+            nn.ReLU(),
+            nn.Linear(100, CLASSES),
+        )
+
+
+class Stages(nn.Sequential):
+    """Stages of padded 3x3 convolutions, each stage pooled by 2; then a dense layer: three published sizes in one.
+
+    widths:     output channels of each convolution, stage by stage
+    dense:      units of the dense layer
+    batch_norm: after every convolution
+    dropout:    probability of zeroing a unit of the dense layer
+
+    Raises ValueError where more than four stages leave nothing to read out.
+    """
+
+    def __init__(
+        self,
+        widths: Sequence[Sequence[int]] = ((32,), (64,)),
+        dense: int = 128,
+        batch_norm: bool = False,
+        dropout: float = 0.0,
+    ) -> None:
+        side = 28 >> len(widths)
+        if side < 1:
+            raise ValueError(f"{len(widths)} stages halve 28 pixels to nothing, expected at most four")
+        layers: list[nn.Module] = []
+        width_in = 1
+        for stage in widths:
+            for width in stage:
+                layers.append(nn.Conv2d(width_in, width, 3, padding=1))
+                layers += [nn.BatchNorm2d(width), nn.ReLU()] if batch_norm else [nn.ReLU()]
+                width_in = width
+            layers.append(nn.MaxPool2d(2))
+        layers += [nn.Flatten(), nn.Linear(width_in * side**2, dense), nn.ReLU()]
+        layers += [nn.Dropout(dropout)] if dropout else []
+        super().__init__(*layers, nn.Linear(dense, CLASSES))
+
+
+class TwoBranches(nn.Module):
+    """One convolution, two branches of two convolutions side by side, their maps concatenated to 512 x 7 x 7, three dense layers.
+
+    dropout: probability of zeroing a unit of the first two dense layers
+    """
+
+    def __init__(self, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(1, 32, 3, padding=1), nn.ReLU())
+        self.branches = nn.ModuleList([self._branch(), self._branch()])
+        layers: list[nn.Module] = [nn.Flatten()]
+        for width_in, width in ((2 * 256 * 7 * 7, 1_000), (1_000, 500)):
+            layers += [nn.Linear(width_in, width), nn.ReLU()]
+            layers += [nn.Dropout(dropout)] if dropout else []
+        self.readout = nn.Sequential(*layers, nn.Linear(500, CLASSES))
+
+    @staticmethod
+    def _branch() -> nn.Sequential:
+        return nn.Sequential(
+            nn.Conv2d(32, 64, 3, padding=1),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Conv2d(64, 256, 3, padding=1),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        maps = self.stem(images)
+        return self.readout(torch.cat([branch(maps) for branch in self.branches], dim=1))
+
+
+class WebApp(nn.Sequential):
+    """A network behind a web page: two convolutions with batch norm and spatial dropout, a dense layer with dropout."""
+
+    def __init__(self) -> None:
+        layers: list[nn.Module] = []
+        for width_in, width in ((1, 16), (16, 32)):
+            layers += [nn.Conv2d(width_in, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU()]
+            layers += [nn.Dropout2d(0.25), nn.MaxPool2d(2)]
+        dense = [nn.Flatten(), nn.Linear(32 * 7 * 7, 64), nn.ReLU(), nn.Dropout(0.5), nn.Linear(64, CLASSES)]
+        super().__init__(*layers, *dense)
+
+
+class PyTorchExample(nn.Sequential):
+    """pytorch/examples, mnist: the network that everyone knows."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            nn.Conv2d(1, 32, 3),
+            nn.ReLU(),
+            nn.Conv2d(32, 64, 3),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Dropout(0.25),
+            nn.Flatten(),
+            nn.Linear(9_216, 128),
+            nn.ReLU(),
+            nn.Dropout(0.5),
+            nn.Linear(128, CLASSES),
+        )

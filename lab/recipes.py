@@ -8,14 +8,21 @@ import hashlib
 import inspect
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 
 from torch import nn
 
 import models
+import utils
 from lab import networks
 
+OPTIMIZERS = ("nesterov", "sgd", "adam", "adadelta")
 SCHEDULES = ("step", "cosine", "one-cycle")
+
+
+def _later(default: object) -> object:
+    """A field that came when there were records already: at its default, it leaves a recipe's hash as it was."""
+    return field(default=default, metadata={"later": True})
 
 
 @dataclass(frozen=True)
@@ -32,23 +39,45 @@ class Recipe:
     epochs: int = 15
     batch_size: int = 128
     learning_rate: float = 0.05  # the highest, where the schedule moves it
-    momentum: float = 0.9
+    momentum: float = 0.9  # of SGD alone
     weight_decay: float = 0.0
     schedule: str = "step"  # StepLR, or one of the other SCHEDULES, which do not look at step_size and gamma
     step_size: int = 5
     gamma: float = 1.0
     plain_epochs: int = 0
     bfloat16: bool = True  # where the device is fast at it
-    held_out: bool = False  # train on the first 50,000 training images and measure on the last 10,000
+    held_out: bool = (
+        False  # train on the first 50,000 training images and measure on the last 10,000, never on the test's
+    )
+    optimizer: str = _later("nesterov")  # SGD with Nesterov's momentum, or one of the other OPTIMIZERS
+    mean: float = _later(utils.MNIST_MEAN)  # a pixel of [0, 1], less the mean and over std, is what the network sees
+    std: float = _later(utils.MNIST_STD)
+    flip: float = _later(0.0)  # probability of a training image to be mirrored left to right
+    validation: float = _later(
+        0.0
+    )  # the last of the training images, as a fraction, choose the epoch; the test is for that one
+    patience: int = _later(0)  # stop after so many epochs without a better one; 0 for never
 
     def __post_init__(self) -> None:
-        if self.schedule not in SCHEDULES:
-            raise ValueError(f"schedule is {self.schedule!r}, expected one of {', '.join(SCHEDULES)}")
+        for name, value, known in (
+            ("optimizer", self.optimizer, OPTIMIZERS),
+            ("schedule", self.schedule, SCHEDULES),
+        ):
+            if value not in known:
+                raise ValueError(f"{name} is {value!r}, expected one of {', '.join(known)}")
+        for name, low, high in (("flip", 0, 1), ("validation", 0, 0.9)):
+            if not low <= getattr(self, name) <= high:
+                raise ValueError(f"{name} is {getattr(self, name)}, expected a fraction from {low} to {high}")
+        if self.std <= 0:
+            raise ValueError(f"std is {self.std}, expected more than 0")
+        if self.patience < 0:
+            raise ValueError(f"patience is {self.patience}, expected a number of epochs, or 0 for never")
+        if self.held_out and self.validation:
+            raise ValueError("held_out and validation are both given, expected one of them")
         parameters = inspect.signature(self._network_class()).parameters
         switches = {name: parameter.default for name, parameter in parameters.items()} | self.switches
-        # as JSON gives them back: lists, where the defaults are tuples
-        plain = {name: list(value) if isinstance(value, tuple) else value for name, value in switches.items()}
-        object.__setattr__(self, "switches", plain)  # the way around `frozen`
+        # as JSON gives them back: lists, where the defaults are tuples; `object` is the way around `frozen`
+        object.__setattr__(self, "switches", json.loads(json.dumps(switches)))
 
     def _network_class(self) -> type[nn.Module]:
         for module in (models, networks):
@@ -61,9 +90,18 @@ class Recipe:
         return self._network_class()(**self.switches)
 
     @property
+    def validates(self) -> bool:
+        """Whether it measures each epoch on images that are held out of training, and not on the test images."""
+        return self.held_out or self.validation > 0
+
+    @property
     def hash(self) -> str:
         """Ten hexadecimal digits that another recipe does not have; records are named after it."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:10]
+        described = asdict(self)
+        for one in fields(self):
+            if one.metadata.get("later") and described[one.name] == one.default:
+                del described[one.name]
+        return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:10]
 
 
 @dataclass(frozen=True)

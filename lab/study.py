@@ -11,58 +11,24 @@ from pathlib import Path
 import joblib
 import torch
 import torchvision
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR
 from tqdm import tqdm
 
 import utils
+from lab import peers
 from lab.recipes import STUDIES, Recipe, Study
+from lab.train import Trained, run, run_folder
 
 RECORDS = Path(__file__).parent / "results" / "records"
 BACKENDS = ("loky", "dask")
 CONNECT_SECONDS = 10  # to wait for a Dask scheduler
 
 
-def run(recipe: Recipe, seed: int, show: bool = True) -> utils.History:
-    """One run of a recipe: the same calls, in the same order, as in the notebooks."""
-    device = utils.pick_device()
-    train, test = utils.load_data(device)
-    if recipe.held_out:
-        train, test = train[:50_000], train[50_000:]
-    train_loader = utils.Loader(train, recipe.batch_size, utils.make_transform(recipe.augmentation), shuffle=True)
-    test_loader = utils.Loader(test, 1_000, utils.make_transform())
-    utils.seed_everything(seed)
-    model = recipe.make_network().to(device)
-    optimizer = utils.make_optimizer(model, recipe.learning_rate, recipe.momentum, recipe.weight_decay)
-    return utils.fit(
-        model,
-        train_loader,
-        test_loader,
-        optimizer,
-        _make_scheduler(recipe, optimizer),
-        epochs=recipe.epochs,
-        plain_epochs=recipe.plain_epochs,
-        bfloat16=recipe.bfloat16,
-        seed=seed,
-        show=show,
-    )
-
-
-def _make_scheduler(recipe: Recipe, optimizer: Optimizer) -> LRScheduler:
-    """The recipe's schedule; all of them set the rate once an epoch, as `fit` does."""
-    if recipe.schedule == "cosine":
-        return CosineAnnealingLR(optimizer, T_max=recipe.epochs)
-    if recipe.schedule == "one-cycle":
-        # its defaults: from a 25th of the highest rate up to it in the first 30 %, then down; momentum the other way
-        return OneCycleLR(optimizer, recipe.learning_rate, total_steps=recipe.epochs)
-    return utils.make_scheduler(optimizer, recipe.step_size, recipe.gamma)
-
-
 def find_study(name: str, recipes: Sequence[str] = ()) -> Study:
     """The study of this name, with all of its recipes or only those named. Raises ValueError for an unknown name."""
-    if name not in STUDIES:
-        raise ValueError(f"there is no study {name!r}, expected one of {', '.join(STUDIES)}")
-    study = STUDIES[name]
+    studies = STUDIES | peers.STUDIES
+    if name not in studies:
+        raise ValueError(f"there is no study {name!r}, expected one of {', '.join(studies)}")
+    study = studies[name]
     for recipe in recipes:
         if recipe not in study.recipes:
             raise ValueError(f"the study {name} has no recipe {recipe!r}, expected some of {', '.join(study.recipes)}")
@@ -87,7 +53,8 @@ def run_study(
     backend: joblib's: "loky", processes on this machine, or "dask", the workers of the Dask cluster whose scheduler
              is at `address`. A worker runs one run a thread, and needs this project and the data where it was started.
 
-    Runs that are recorded already are not repeated, whatever study they were made for. A run that fails is reported
+    A run of a published system (the studies rungs and peers) leaves its folder `runs/RECIPE/SEED/` too, and goes on from
+    there if it was interrupted. Runs that are recorded already are not repeated, whatever study they were made for. A run that fails is reported
     and leaves the others alone; at the end RuntimeError is raised for it. Raises ValueError for an unknown study,
     recipe or backend, for fewer than one job, and for an address without Dask or Dask without an address.
     """
@@ -108,14 +75,14 @@ def run_study(
     failures = []
     with _runs_on(backend, address):
         parallel = joblib.Parallel(n_jobs=jobs, batch_size=1, return_as="generator_unordered")
-        results = parallel(joblib.delayed(_try_run)(*job, threads) for job in missing)
-        for key, recipe, seed, history in tqdm(results, total=len(missing), unit="run", disable=not missing):
-            if isinstance(history, str):
-                failures.append(f"{key}, seed {seed}: {history}")
+        results = parallel(joblib.delayed(try_run)(*job, threads, name in peers.STUDIES) for job in missing)
+        for key, recipe, seed, trained in tqdm(results, total=len(missing), unit="run", disable=not missing):
+            if isinstance(trained, str):
+                failures.append(f"{key}, seed {seed}: {trained}")
                 tqdm.write(failures[-1])
                 continue
-            utils.write_json(record_path(recipe, seed), make_record(recipe, history))
-            tqdm.write(f"{key}, seed {seed}: last five {history.mean_last_five:.2f} %, {utils.verdict(history)}")
+            utils.write_json(record_path(recipe, seed), make_record(recipe, trained))
+            tqdm.write(f"{key}, seed {seed}: {_result(recipe, trained)}")
     if failures:
         raise RuntimeError(f"{len(failures)} of {len(missing)} runs failed and have no record: " + "; ".join(failures))
 
@@ -137,7 +104,7 @@ def repeat(name: str, key: str, seed: int) -> str:
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(int(recorded.environment["threads"]))
-        fresh = run(recipe, seed, show=False)
+        fresh = run(recipe, seed, show=False).history
     finally:
         torch.set_num_threads(threads)
     figures = f"{fresh.mean_last_five:.2f} % here, {recorded.mean_last_five:.2f} % recorded"
@@ -174,16 +141,23 @@ def _runs_on(backend: str, address: str | None) -> Iterator[None]:
         yield
 
 
-def _try_run(key: str, recipe: Recipe, seed: int, threads: int) -> tuple[str, Recipe, int, utils.History | str]:
-    """The history of a run, or the sentence that says why there is none: one run's failure must not end the others."""
+def try_run(key: str, recipe: Recipe, seed: int, threads: int, folders: bool) -> tuple[str, Recipe, int, Trained | str]:
+    """A run, or the sentence that says why there is none: one run's failure must not end the others."""
     torch.set_num_threads(threads)
     try:
-        history = run(recipe, seed, show=False)
+        trained = run(recipe, seed, show=False, folder=run_folder(key, seed) if folders else None, name=key)
     except (FloatingPointError, RuntimeError, ValueError) as error:
         return key, recipe, seed, str(error)
-    if history.dataset != "MNIST":
-        return key, recipe, seed, f"the data is {history.dataset}: a study needs MNIST, nothing was recorded"
-    return key, recipe, seed, history
+    dataset = trained.history.dataset
+    if dataset != "MNIST":
+        return key, recipe, seed, f"the data is {dataset}: a study needs MNIST, nothing was recorded"
+    return key, recipe, seed, trained
+
+
+def _result(recipe: Recipe, trained: Trained) -> str:
+    if recipe.validation:
+        return f"test {trained.tested.accuracy:.2f} % with the weights of epoch {trained.epoch}"
+    return f"last five {trained.history.mean_last_five:.2f} %, {utils.verdict(trained.history)}"
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -195,22 +169,25 @@ def record_path(recipe: Recipe, seed: int) -> Path:
     return RECORDS / f"{recipe.hash}.seed{seed}.json"
 
 
-def make_record(recipe: Recipe, history: utils.History) -> dict[str, object]:
+def make_record(recipe: Recipe, trained: Trained) -> dict[str, object]:
     """What is kept of a run: its recipe, the versions of the software, and all that was measured.
 
-    The columns that were measured on held-out images are called so; a record never has columns of both kinds, since
-    a held-out run does not look at the test images.
+    The columns that were measured on held-out images are called so; what the kept weights gave on the test images
+    stands in `test`, which is missing in records of runs that did not look at them.
     """
     measured = {
-        (name.replace("test", "held_out", 1) if recipe.held_out and name.startswith("test") else name): value
-        for name, value in asdict(history).items()
+        (name.replace("test", "held_out", 1) if recipe.validates and name.startswith("test") else name): value
+        for name, value in asdict(trained.history).items()
     }
     versions = {
         "python": platform.python_version(),
         "torch": str(torch.__version__),
         "torchvision": str(torchvision.__version__),
     }
-    return {"hash": recipe.hash, "recipe": asdict(recipe), "versions": versions, "history": measured}
+    record = {"hash": recipe.hash, "recipe": asdict(recipe), "versions": versions, "history": measured}
+    if trained.tested:
+        record["test"] = {"epoch": trained.epoch} | asdict(trained.tested)
+    return record
 
 
 def _is_recorded(path: Path, recipe: Recipe) -> bool:
@@ -218,7 +195,8 @@ def _is_recorded(path: Path, recipe: Recipe) -> bool:
     if not path.exists():
         return False
     try:
-        return len(utils.read_record(path)) == recipe.epochs
+        epochs = len(utils.read_record(path))
+        return epochs == recipe.epochs or recipe.patience > 0
     except ValueError as error:
         aside = path.with_suffix(".torn")
         path.rename(aside)

@@ -1,0 +1,152 @@
+"""Published MNIST systems, rebuilt as recipes beside the lesson's; what their authors claim, and what they left open.
+
+A claim is what an author published; what these recipes give is measured, and stands in the table of
+`python -m lab compare`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from lab.recipes import STEP_1, STEP_2, STEP_3, Recipe, Study
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A recipe with its author's claim, in percent of the test images; None where there is none.
+
+    `left_open` says what the author's text does not, or says in two ways, and what was taken.
+    """
+
+    system: str
+    recipe: Recipe
+    claim: float | None = None
+    claim_runs: int = 1
+    left_open: str = ""
+
+
+UNIT = {"mean": 0.0, "std": 1.0}  # pixels in [0, 1]
+SIGNED = {"mean": 0.5, "std": 0.5}  # in [-1, 1]
+
+# The ladder: each rung is the one before with one change. LeNet is as fast in float32, the author's precision.
+_VANILLA = Recipe("LeNet", epochs=10, batch_size=128, learning_rate=2e-4, optimizer="adam", bfloat16=False, **UNIT)
+_SIGNED = replace(_VANILLA, **SIGNED)
+_BATCH_64 = replace(_SIGNED, batch_size=64)
+_BATCH_32 = replace(_BATCH_64, batch_size=32)
+_RATE = replace(_BATCH_32, learning_rate=5e-4)
+_DEEPER = replace(_RATE, network="DeeperLeNet", bfloat16=True)
+_SGD = replace(_DEEPER, optimizer="sgd", learning_rate=0.001, momentum=0.9)
+
+# Three sizes
+_SIZE = Recipe(
+    "Stages",
+    epochs=30,
+    batch_size=64,
+    learning_rate=0.001,
+    optimizer="adam",
+    step_size=5,
+    gamma=0.5,
+    validation=0.1,
+    patience=5,
+)
+_SIZE_OPEN = "split, rate, schedule and patience: the last 10 % validate, 0.001, halved each 5 epochs, patience 5"
+
+# Two branches
+_TWO = Recipe(
+    "TwoBranches",
+    augmentation={"rotation": 10, "shift": 0.1},
+    epochs=10,
+    batch_size=64,
+    learning_rate=0.001,
+    optimizer="adam",
+    validation=0.1,
+    patience=5,
+    **SIGNED,
+)
+_TWO_OPEN = "kernels, shift, split and batch (32 or 64): 3x3, 10 % of the side, the last 10 % validate, 64"
+
+_WEB_APP = Recipe(
+    "WebApp",
+    augmentation={"rotation": 45, "shift": 0.1, "scale": 0.1, "shear": 10},
+    epochs=20,
+    batch_size=64,
+    learning_rate=0.001,
+    weight_decay=1e-3,
+    optimizer="adam",
+    validation=0.2,
+)
+
+_EXAMPLE = Recipe(
+    "PyTorchExample", epochs=14, batch_size=64, learning_rate=1.0, optimizer="adadelta", step_size=1, gamma=0.7
+)
+
+
+def _rung(recipe: Recipe, claim: float | None, left_open: str = "") -> Peer:
+    return Peer("LeNet ladder", recipe, claim, claim_runs=5, left_open=left_open)
+
+
+RUNGS: dict[str, Peer] = {
+    "lenet_1_vanilla": _rung(
+        _VANILLA, 97.25, "the text gives two first rates and batches, 2e-4 or 2e-5 and 128 or 64: 2e-4 and 128"
+    ),
+    "lenet_2_signed_pixels": _rung(_SIGNED, 97.98),
+    "lenet_3_batch_64": _rung(_BATCH_64, 98.36),
+    "lenet_4_batch_32": _rung(_BATCH_32, 98.48),
+    "lenet_5_rate_5e-4": _rung(_RATE, 98.73),
+    "lenet_6_deeper": _rung(_DEEPER, 99.05),
+    "lenet_7_sgd": _rung(_SGD, 99.20),
+}
+
+OTHERS: dict[str, Peer] = {
+    "lenet_flip": _rung(replace(_SGD, flip=0.5), None, "which rung it was tried on: the last"),
+    "lenet_rotation_45": _rung(replace(_SGD, augmentation={"rotation": 45}), None, "the same"),
+    "lenet_shift_7": _rung(replace(_SGD, augmentation={"shift": 0.25}), None, "the same"),
+    "simple_cnn": Peer(
+        "Three sizes", replace(_SIZE, switches={"widths": [[32], [64]], "dense": 128}), 99.31, left_open=_SIZE_OPEN
+    ),
+    "deeper_cnn": Peer(
+        "Three sizes",
+        replace(_SIZE, switches={"widths": [[32, 32], [64, 64]], "dense": 256}),
+        99.38,
+        left_open="the same",
+    ),
+    "mini_vgg": Peer(
+        "Three sizes",
+        replace(
+            _SIZE,
+            switches={
+                "widths": [[64, 64], [128, 128], [256, 256, 256]],
+                "dense": 512,
+                "batch_norm": True,
+                "dropout": 0.5,
+            },
+        ),
+        99.60,
+        left_open="the same",
+    ),
+    "two_branches": Peer("Two branches", _TWO, 99.2, left_open=_TWO_OPEN),
+    "two_branches_regularized": Peer(
+        "Two branches",
+        replace(_TWO, switches={"dropout": 0.5}, weight_decay=1e-4),
+        99.5,
+        left_open="the same, and the dropout: 0.5",
+    ),
+    "web_app": Peer(
+        "Web app", _WEB_APP, left_open="batch, rate, shift, scale, shear: 64, 0.001, 10 %, 10 %, 10 degrees"
+    ),
+    "pytorch_example": Peer("pytorch/examples", _EXAMPLE, 99.2),
+    "step1": Peer("This lesson", STEP_1),
+    "step2": Peer("This lesson", STEP_2),
+    "step3": Peer("This lesson", STEP_3),
+}
+
+PEERS: dict[str, Peer] = RUNGS | OTHERS
+
+
+def _recipes(peers: Mapping[str, Peer]) -> dict[str, Recipe]:
+    return {name: peer.recipe for name, peer in peers.items()}
+
+
+STUDIES = {
+    "rungs": Study("The published LeNet ladder, rebuilt: what does each rung give?", 5, _recipes(RUNGS)),
+    "peers": Study("Other published systems, rebuilt, and the lesson's steps beside them", 1, _recipes(OTHERS)),
+}
