@@ -19,7 +19,7 @@ import shutil
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -615,11 +615,17 @@ class History:
         return 100 * sum(last) / (len(last) * self.test_images)
 
     def __str__(self) -> str:
-        lines = ["epoch   rate   train loss   train %   test loss   test %   seconds"]
+        return self.table()
+
+    def table(self, images: str = "test") -> str:
+        """A row an epoch. `images` is what the table calls the images that were measured on."""
+        loss, percent = f"{images} loss", f"{images} %"
+        lines = [f"epoch   rate   train loss   train %   {loss}   {percent}   seconds"]
         for i in range(len(self)):
             lines.append(
                 f"{i + 1:>5} {self.learning_rate[i]:>6.4g} {self.train_loss[i]:>12.4f} {self.train_accuracy[i]:>9.2f} "
-                f"{self.test_loss[i]:>11.4f} {self.test_accuracy[i]:>8.2f} {self.seconds[i]:>9.1f}"
+                f"{self.test_loss[i]:>{len(loss) + 2}.4f} {self.test_accuracy[i]:>{len(percent) + 2}.2f} "
+                f"{self.seconds[i]:>9.1f}"
             )
         return "\n".join(lines)
 
@@ -683,6 +689,7 @@ def fit(
     checkpoint: str | Path | None = None,
     after_epoch: Callable[[History], object] | None = None,
     stop: Callable[[History], bool] | None = None,
+    measured_on: str = "test",
     show: bool = True,
 ) -> History:
     """Train for `epochs` epochs and test after each; return what was measured.
@@ -693,7 +700,8 @@ def fit(
     epoch; where it is there already, the run goes on from it, and ends in the same bits as one that was never stopped.
     `after_epoch` is called with the history so far, before the checkpoint is written; where `stop` says that the history
     is enough, the run ends early.
-    `show` draws a progress bar while it runs and leaves the table of epochs.
+    `show` draws a progress bar while it runs and leaves the table of epochs; `measured_on` is what it calls the images of
+    the test loader.
 
     Raises ValueError for a number of epochs that is negative or not whole and for a checkpoint that is not of this run,
     and FloatingPointError for a loss that is not finite.
@@ -721,7 +729,7 @@ def fit(
     if checkpoint and Path(checkpoint).exists():
         _resume(Path(checkpoint), run, model, optimizer, scheduler, history, epochs)
     batches = len(train_loader)
-    progress = _Progress(total=epochs * batches, initial=len(history) * batches, show=show)
+    progress = _Progress(epochs * batches, len(history) * batches, show, measured_on)
     with contextlib.closing(progress.bar):
         for epoch in range(len(history) + 1, epochs + 1):
             if stop and len(history) and stop(history):
@@ -746,7 +754,7 @@ def fit(
                 _save_checkpoint(Path(checkpoint), run, model, optimizer, scheduler, history)
         as_tested = Loader(train_loader.digits, test_loader.batch_size, test_loader.transform)
         history.final_train_correct = test(model, as_tested)[1]
-        progress.finish(str(history))
+        progress.finish(history.table(measured_on))
     return history
 
 
@@ -847,8 +855,8 @@ class _Progress:
     In a notebook the bar is one output that is rewritten in place, so that the saved notebook holds the table alone.
     """
 
-    def __init__(self, total: int, initial: int, show: bool) -> None:
-        self.show = show
+    def __init__(self, total: int, initial: int, show: bool, measured_on: str) -> None:
+        self.show, self.measured_on = show, measured_on
         self.line = _NotebookLine() if show and _in_notebook() else None
         self.bar = tqdm(
             total=total, initial=initial, disable=not show, file=self.line, leave=False, unit="batch", mininterval=0.5
@@ -856,7 +864,7 @@ class _Progress:
         self.update = self.bar.update
 
     def say(self, epoch: int, history: History) -> None:
-        seen = f", test {history.test_accuracy[-1]:.2f} %" if len(history) else ""
+        seen = f", {self.measured_on} {history.test_accuracy[-1]:.2f} %" if len(history) else ""
         self.bar.set_description_str(f"epoch {epoch}{seen}", refresh=False)
 
     def finish(self, table: str) -> None:
@@ -900,28 +908,31 @@ TRAIN_COLOR, TEST_COLOR = "tab:orange", "tab:blue"
 def show_samples(digits: Digits, count: int = 20) -> Figure:
     """The first images with their labels."""
     titles = [str(int(label)) for label in digits.labels[:count]]
-    return _show_images(digits.images[:count], titles, f"Training images{_warn(digits.dataset)}")
+    return show_images(digits.images[:count], titles, f"Training images{_warn(digits.dataset)}")
 
 
 def show_augmented(digits: Digits, transform: Callable[[Tensor], Tensor], index: int = 0, times: int = 20) -> Figure:
     """One image as the training sees it, so many times; without augmentation they are all the same."""
     image = digits.images[index : index + 1].unsqueeze(1)
     seen = transform(image.expand(times, -1, -1, -1)).squeeze(1)
-    return _show_images(seen, [""] * times, f"One {int(digits.labels[index])}, {times} times{_warn(digits.dataset)}")
+    return show_images(seen, [""] * times, f"One {int(digits.labels[index])}, {times} times{_warn(digits.dataset)}")
 
 
-def show_curves(history: History) -> Figure:
-    """Accuracy and loss over the epochs, train against test; dotted lines where the learning rate changes."""
+def show_curves(history: History, images: str = "test") -> Figure:
+    """Accuracy and loss over the epochs, train against test; dotted lines where the learning rate changes.
+
+    `images` is what the picture calls the images that were measured on.
+    """
     epochs = range(1, len(history) + 1)
     figure, (accuracy, loss) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
     accuracy.plot(epochs, history.train_accuracy, ".-", color=TRAIN_COLOR, label="train, as the batches came by")
-    accuracy.plot(epochs, history.test_accuracy, ".-", color=TEST_COLOR, label="test")
+    accuracy.plot(epochs, history.test_accuracy, ".-", color=TEST_COLOR, label=images)
     if history.dataset == "MNIST":
         accuracy.axhline(TARGET_PERCENT, color="gray", linestyle="--", linewidth=1, label=f"{TARGET_PERCENT:.1f} %")
         accuracy.set_ylim(97.5, 100)
     accuracy.set(title=f"Accuracy{_warn(history.dataset)}", xlabel="epoch", ylabel="percent")
     loss.plot(epochs, history.train_loss, ".-", color=TRAIN_COLOR, label="train, as the batches came by")
-    loss.plot(epochs, history.test_loss, ".-", color=TEST_COLOR, label="test")
+    loss.plot(epochs, history.test_loss, ".-", color=TEST_COLOR, label=images)
     loss.set(title=f"Loss{_warn(history.dataset)}", xlabel="epoch", ylabel="cross-entropy", yscale="log")
     rates = history.learning_rate
     for axes in (accuracy, loss):
@@ -953,7 +964,7 @@ def show_mistakes(model: nn.Module, digits: Digits, count: int = 20) -> Figure:
     shown = wrong[:count]
     titles = [f"{digits.labels[i]}, said {thought[i]}\n{100 * sure[i]:.0f} % sure" for i in shown]
     title = f"{len(wrong)} of {len(digits):,} test images are wrong, the surest first{_warn(digits.dataset)}"
-    return _show_images(digits.images[shown], titles, title)
+    return show_images(digits.images[shown], titles, title)
 
 
 def show_seeds(records: Mapping[int, History]) -> Figure:
@@ -1023,11 +1034,13 @@ def _warn(dataset: str) -> str:
     return "" if dataset == "MNIST" else f" ({dataset})"
 
 
-def _show_images(images: Tensor, titles: list[str], title: str) -> Figure:
-    columns = 10
+def show_images(images: Tensor, titles: Sequence[str], title: str, columns: int = 10) -> Figure:
+    """Images of shape (N, 28, 28) in rows of so many, each below its own title."""
     rows = max(1, math.ceil(len(images) / columns))
     height = 1.45 if any("\n" in text for text in titles) else 1.2
-    figure, grid = plt.subplots(rows, columns, figsize=(11, height * rows + 0.4), layout="constrained", squeeze=False)
+    figure, grid = plt.subplots(
+        rows, columns, figsize=(1.1 * columns, height * rows + 0.4), layout="constrained", squeeze=False
+    )
     figure.suptitle(title)
     for axes in grid.flat:
         axes.axis("off")

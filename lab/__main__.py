@@ -3,20 +3,46 @@
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
+from lab import peers
 from lab.recipes import STUDIES
+
+STUDY_NAMES = list(STUDIES | peers.STUDIES)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m lab", description="Evidence for the lesson.")
-    commands = parser.add_subparsers(dest="command", required=True)
+    arguments, rest = _parser().parse_known_args()
+    if rest and arguments.command != "train":  # which has a parser of its own for the recipe's fields
+        _parser().error(f"unrecognized arguments: {' '.join(rest)}")
+    try:
+        _run(arguments, rest)
+    except (ValueError, FileNotFoundError) as error:  # what was asked for cannot be
+        print(error, file=sys.stderr)
+        sys.exit(2)
+    except RuntimeError as error:
+        sys.exit(f"{error}")
+    except KeyboardInterrupt:
+        sys.exit("interrupted: what was finished is kept, and the same command goes on from there")
 
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m lab", description="Evidence for the lesson, and published systems beside it."
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    _add_evidence(commands)
+    _add_peers(commands)
+    return parser
+
+
+def _add_evidence(commands: argparse._SubParsersAction) -> None:
     notebooks = commands.add_parser("notebooks", help="execute the three notebooks with full training")
     notebooks.add_argument("folder", type=Path, help="where the executed notebooks go")
 
     study = commands.add_parser("study", help="run what is missing of a study, one record a run")
-    study.add_argument("name", choices=STUDIES)
+    study.add_argument("name", choices=STUDY_NAMES)
     study.add_argument("--seeds", type=int, nargs="+", default=[], help="in place of the study's own")
     study.add_argument("--recipes", nargs="+", default=[], help="only these recipes of the study (all)")
     study.add_argument("--jobs", type=int, help="runs at a time, which share the cores (one a core)")
@@ -26,7 +52,7 @@ def main() -> None:
     study.add_argument("--address", help="of the Dask scheduler, such as tcp://HOST:8786")
 
     repeat = commands.add_parser("repeat", help="repeat a recorded run from its seed, in full, and compare")
-    repeat.add_argument("name", choices=STUDIES)
+    repeat.add_argument("name", choices=STUDY_NAMES)
     repeat.add_argument("recipe")
     repeat.add_argument("seed", type=int)
 
@@ -35,16 +61,35 @@ def main() -> None:
     bench = commands.add_parser("bench", help="seconds an epoch, beside the usual pipeline")
     bench.add_argument("--json", action="store_true", help="print one JSON object")
 
-    arguments = parser.parse_args()
-    try:
-        _run(arguments)
-    except (ValueError, RuntimeError, FileNotFoundError) as error:
-        sys.exit(f"{error}")
-    except KeyboardInterrupt:
-        sys.exit("interrupted: what was finished is kept, and the same command goes on from there")
+
+def _add_peers(commands: argparse._SubParsersAction) -> None:
+    commands.add_parser("list", help="published systems: recipes, with parameters and claims")
+
+    train = commands.add_parser(
+        "train", help="train a recipe of the list into runs/RECIPE/SEED/, or go on where it stopped", add_help=False
+    )
+    train.add_argument("recipe", nargs="?", default="", help="its fields follow as options: `train RECIPE --help`")
+
+    test = commands.add_parser("test", help="test a run's model.pt: metrics and figures beside it")
+    test.add_argument("checkpoint", type=Path)
+    test.add_argument(
+        "images", type=Path, nargs="*", help="pictures of one digit each, to classify in place of the test"
+    )
+
+    compare = commands.add_parser("compare", help="claimed and measured, from the committed records")
+    compare.add_argument("--json", action="store_true", help="print one JSON array")
+
+    tsne = commands.add_parser("tsne", help="1,000 test images by pixels, and by features before and after training")
+    tsne.add_argument("checkpoint", type=Path)
+
+    errors = commands.add_parser("errors", help="which test images several networks get wrong, and which together")
+    errors.add_argument("checkpoints", type=Path, nargs="+")
+    errors.add_argument("--folder", type=Path, default=Path("runs/errors"), help="where tables and figures go")
+
+    commands.add_parser("data", help="check MNIST: counts, sizes, labels, classes")
 
 
-def _run(arguments: argparse.Namespace) -> None:
+def _run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
     # Each command imports what it alone needs, so that --help answers at once.
     if arguments.command == "notebooks":
         from lab.notebooks import execute
@@ -69,7 +114,7 @@ def _run(arguments: argparse.Namespace) -> None:
         from lab.report import report
 
         report()
-    else:
+    elif arguments.command == "bench":
         from lab.bench import bench
 
         result = bench()
@@ -78,6 +123,47 @@ def _run(arguments: argparse.Namespace) -> None:
             if arguments.json
             else "\n".join(f"{name:<14} {value:>8}" for name, value in result.items())
         )
+    elif arguments.command == "train":
+        _train(arguments.recipe, rest)
+    elif arguments.command in ("list", "compare"):
+        from lab import compare
+
+        if arguments.command == "list":
+            print(compare.listing())
+        else:
+            print(compare.as_json() if arguments.json else compare.text())
+    else:
+        _analyse(arguments)
+
+
+def _train(name: str, rest: Sequence[str]) -> None:
+    from lab import config
+    from lab.train import run, run_folder
+
+    if name in ("-h", "--help", ""):
+        raise ValueError("train expects a recipe: see `python -m lab list`, and `python -m lab train RECIPE --help`")
+    asked = config.parse(name, rest)
+    folder = asked.folder or run_folder(name, asked.seed)
+    run(asked.recipe, asked.seed, folder=folder, name=name)
+    print(
+        (folder / "log.txt").read_text().split("\n\n", 1)[1]
+        + f"model.pt, log.txt, history.json, curves.png and config.yaml are in {folder}"
+    )
+
+
+def _analyse(arguments: argparse.Namespace) -> None:
+    from lab import analysis
+
+    if arguments.command == "test" and arguments.images:
+        print(analysis.classify(arguments.checkpoint, arguments.images))
+    elif arguments.command == "test":
+        print(analysis.test(arguments.checkpoint))
+    elif arguments.command == "tsne":
+        print(analysis.tsne(arguments.checkpoint))
+    elif arguments.command == "errors":
+        print(analysis.compare_errors(arguments.checkpoints, arguments.folder))
+    else:
+        print(analysis.data(Path("runs/data")))
 
 
 if __name__ == "__main__":

@@ -49,10 +49,14 @@ def draw_all(studies: Mapping[str, Recorded], folder: Path) -> None:
     for name, (draw, study, needed) in drawn.items():
         recorded = studies[study]
         if recorded and needed <= recorded.keys():
-            figure = draw(recorded)
-            with utils.whole_or_not_at_all(folder / name) as unfinished:
-                figure.savefig(unfinished, format="png", dpi=110, metadata={"Records": fingerprint(recorded)})
-            plt.close(figure)
+            save(draw(recorded), folder / name, recorded)
+
+
+def save(figure: Figure, path: Path, recorded: Recorded) -> None:
+    """Write a figure as PNG, whole or not at all, with a fingerprint of what it shows."""
+    with utils.whole_or_not_at_all(path) as unfinished:
+        figure.savefig(unfinished, format="png", dpi=110, metadata={"Records": fingerprint(recorded)})
+    plt.close(figure)
 
 
 def fingerprint(recorded: Recorded) -> str:

@@ -51,6 +51,14 @@ class LeNet(nn.Sequential):
         )
 
 
+class TanhLeNet(LeNet):
+    """The same with a tanh behind the third convolution too, as LeNet-5 has it, so that no two linear maps follow each other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.insert(7, nn.Tanh())
+
+
 class DeeperLeNet(nn.Sequential):
     """The ladder's last rungs: three 3x3 convolutions, relu and max-pooling; the side goes 28, 26, 13, 11, 9, 4."""
 

@@ -68,6 +68,8 @@ class Recipe:
         for name, low, high in (("flip", 0, 1), ("validation", 0, 0.9)):
             if not low <= getattr(self, name) <= high:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected a fraction from {low} to {high}")
+        if self.epochs < 1:
+            raise ValueError(f"epochs is {self.epochs}, expected at least 1")
         if self.std <= 0:
             raise ValueError(f"std is {self.std}, expected more than 0")
         if self.patience < 0:
@@ -75,6 +77,10 @@ class Recipe:
         if self.held_out and self.validation:
             raise ValueError("held_out and validation are both given, expected one of them")
         parameters = inspect.signature(self._network_class()).parameters
+        for switch in self.switches:
+            if switch not in parameters:
+                known = ", ".join(parameters) or "none"
+                raise ValueError(f"{self.network} has no switch {switch!r}, expected some of: {known}")
         switches = {name: parameter.default for name, parameter in parameters.items()} | self.switches
         # as JSON gives them back: lists, where the defaults are tuples; `object` is the way around `frozen`
         object.__setattr__(self, "switches", json.loads(json.dumps(switches)))
@@ -86,8 +92,14 @@ class Recipe:
         raise ValueError(f"there is no network {self.network!r}, expected one of models.py or lab/networks.py")
 
     def make_network(self) -> nn.Module:
-        """The network with its initial weights, drawn from the generator as it is."""
-        return self._network_class()(**self.switches)
+        """The network with its initial weights, drawn from the generator as it is.
+
+        Raises ValueError for a switch of the wrong kind.
+        """
+        try:
+            return self._network_class()(**self.switches)
+        except TypeError as error:
+            raise ValueError(f"{self.network} does not take the switches {self.switches}: {error}") from None
 
     @property
     def validates(self) -> bool:

@@ -1,11 +1,12 @@
 """Tables, figures and `summary.json`, from the records alone: `python -m lab report` writes them into `lab/results/`."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 
 import utils
-from lab import figures
+from lab import compare, figures
+from lab.peers import PEERS
 from lab.recipes import STUDIES, Study
 from lab.study import RECORDS
 
@@ -20,12 +21,15 @@ def report(folder: Path = RESULTS) -> None:
     Raises ValueError for a record that is torn, and FileNotFoundError where there are none.
     """
     studies = {name: _recorded(study) for name, study in STUDIES.items()}
+    peers = compare.recorded()
     if not any(studies.values()):
         raise FileNotFoundError(f"there are no records in {RECORDS}: make them with `python -m lab study NAME`")
     utils.write_json(folder / "summary.json", {name: _summarize(name, studies[name]) for name in studies}, indent=1)
     with utils.whole_or_not_at_all(folder / "README.md") as unfinished:
-        unfinished.write_text(_text(studies))
+        unfinished.write_text(_text(studies, peers))
     figures.draw_all(studies, folder)
+    if any(peers.values()):
+        figures.save(compare.draw(peers), folder / "peers.png", peers)
 
 
 def _recorded(study: Study) -> dict[str, Runs]:
@@ -110,7 +114,7 @@ been tested; and the frontier's size of 4,920 parameters was added when the five
 AT_THE_END = ("ablation", "epochs")  # the studies whose tables show the last epoch alone too
 
 
-def _text(studies: Mapping[str, Mapping[str, Runs]]) -> str:
+def _text(studies: Mapping[str, Mapping[str, Runs]], peers: Mapping[str, compare.Runs]) -> str:
     parts = [HEAD.format(count=len(list(RECORDS.glob("*.json"))))]
     for name, recorded in studies.items():
         if recorded:
@@ -118,6 +122,8 @@ def _text(studies: Mapping[str, Mapping[str, Runs]]) -> str:
             parts.append(f"## {name.capitalize()}: {study.question[0].lower()}{study.question[1:]}\n")
             parts.append(NOTES[name] + "\n")
             parts.append(_table(name, recorded) + "\n")
+    if any(peers.values()):
+        parts.append(_peers(peers))
     return "\n".join(parts)
 
 
@@ -141,8 +147,12 @@ def _table(name: str, recorded: Mapping[str, Runs]) -> str:
         )
     if study.against and study.against != "above":
         rows.sort(key=lambda row: row[0])
-    lines = [titles, ["---"] + ["---:"] * (len(titles) - 1), *(row for _, row in rows)]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return _markdown(titles, [row for _, row in rows])
+
+
+def _markdown(titles: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    ruler = ["---"] + ["---:"] * (len(titles) - 1)
+    return "\n".join("| " + " | ".join(line) + " |" for line in [titles, ruler, *lines])
 
 
 def _row(name: str, key: str, runs: Runs) -> list[str]:
@@ -166,3 +176,29 @@ def _row(name: str, key: str, runs: Runs) -> list[str]:
 def paired(runs: Runs, others: Runs) -> utils.Difference | None:
     """The paired difference, or None where fewer than two seeds are in common."""
     return utils.paired_difference(runs, others) if len(runs.keys() & others.keys()) > 1 else None
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Published systems
+# ---------------------------------------------------------------------------------------------------------------------
+
+PEERS_HEAD = """## Peers: published systems, rebuilt and measured
+
+![Accuracy against parameters, measured and claimed](peers.png)
+
+Each is a recipe in `lab/peers.py`, trained by the same `fit` as the lesson's steps. *Claim* is what its author published, of *its runs*.
+"""
+
+
+def _peers(peers: Mapping[str, compare.Runs]) -> str:
+    rows = compare.rows(peers)
+    left_open = [[row.system, PEERS[row.system].left_open] for row in rows if PEERS[row.system].left_open]
+    parts = [
+        PEERS_HEAD,
+        _markdown(compare.TITLES, [compare.cells(row) for row in rows]),
+        f"\nHere, {compare.LEGEND}\n\n### What do parameters buy?\n",
+        _markdown(compare.SIZE_TITLES, compare.by_size(peers)),
+        f"\nHere, {compare.SIZE_LEGEND}\n\n### What their authors left open, and what was taken\n",
+        _markdown(["system", "left open: taken"], left_open),
+    ]
+    return "\n".join(parts) + "\n"

@@ -23,12 +23,16 @@ BACKENDS = ("loky", "dask")
 CONNECT_SECONDS = 10  # to wait for a Dask scheduler
 
 
+def studies() -> dict[str, Study]:
+    """All studies by name: the lesson's, and those of the published systems."""
+    return STUDIES | peers.STUDIES
+
+
 def find_study(name: str, recipes: Sequence[str] = ()) -> Study:
     """The study of this name, with all of its recipes or only those named. Raises ValueError for an unknown name."""
-    studies = STUDIES | peers.STUDIES
-    if name not in studies:
-        raise ValueError(f"there is no study {name!r}, expected one of {', '.join(studies)}")
-    study = studies[name]
+    if name not in studies():
+        raise ValueError(f"there is no study {name!r}, expected one of {', '.join(studies())}")
+    study = studies()[name]
     for recipe in recipes:
         if recipe not in study.recipes:
             raise ValueError(f"the study {name} has no recipe {recipe!r}, expected some of {', '.join(study.recipes)}")

@@ -114,6 +114,8 @@ def run(recipe: Recipe, seed: int, show: bool = True, folder: Path | None = None
 
     Raises ValueError for a folder that has another run, and FloatingPointError for a loss that is not finite.
     """
+    if folder:
+        _refuse_another_run(folder, recipe, seed)
     device = utils.pick_device()
     train, test = utils.load_data(device)
     train, measured = split(recipe, train, test)
@@ -136,16 +138,22 @@ def run(recipe: Recipe, seed: int, show: bool = True, folder: Path | None = None
         checkpoint=folder / "resume.pt" if folder else None,
         after_epoch=kept.after_epoch,
         stop=lambda history: is_out_of_patience(recipe, history),
+        measured_on=measured_on(recipe),
         show=show,
     )
     kept.restore(history)
     tested = None
     if not recipe.held_out:
         images = len(test) if recipe.validates else history.test_images
-        tested = evaluate(model, utils.Loader(test[:images], 1_000, make_transform(recipe)))
+        tested = evaluate(predict(model, recipe, test[:images]), test[:images].labels)
     if folder:
         kept.finish(history, tested)
     return Trained(history, kept_epoch(recipe, history), tested)
+
+
+def measured_on(recipe: Recipe) -> str:
+    """What the images are called that measure each epoch."""
+    return "validation" if recipe.validates else "test"
 
 
 def best_epoch(history: utils.History) -> int:
@@ -163,15 +171,15 @@ def is_out_of_patience(recipe: Recipe, history: utils.History) -> bool:
 
 
 @torch.no_grad()
-def predict(model: nn.Module, loader: utils.Loader) -> Tensor:
+def predict(model: nn.Module, recipe: Recipe, digits: utils.Digits) -> Tensor:
     """The logits of all images, float32 of shape (N, 10), in evaluation mode."""
-    model.eval().to(memory_format=utils.fast_layout(model, loader.digits.images.device))  # as utils.test does
+    model.eval().to(memory_format=utils.fast_layout(model, digits.images.device))  # as utils.test does
+    loader = utils.Loader(digits, 1_000, make_transform(recipe))
     return torch.cat([model(images) for images, _ in loader])
 
 
-def evaluate(model: nn.Module, loader: utils.Loader) -> Tested:
-    """Test a network on the images of a loader that does not shuffle."""
-    logits, labels = predict(model, loader), loader.digits.labels
+def evaluate(logits: Tensor, labels: Tensor) -> Tested:
+    """What logits of shape (N, 10) say to images with these labels."""
     answers = logits.argmax(dim=1)
     wrong = (answers != labels).nonzero().squeeze(1)
     mistakes = torch.stack([wrong, labels[wrong], answers[wrong]], dim=1).tolist()
@@ -196,7 +204,7 @@ class _Kept:
             if self.folder:
                 self._save_model(history)
         if self.folder:
-            write_config(self.folder / "config.yaml", self.recipe)
+            _write_text(self.folder / "config.yaml", config(self.recipe, self.seed))
             history.save(self.folder / "history.json")
             _write_text(self.folder / "log.txt", log(self.recipe, history))
 
@@ -221,20 +229,20 @@ class _Kept:
     def finish(self, history: utils.History, tested: Tested | None) -> None:
         history.save(self.folder / "history.json")
         _write_text(self.folder / "log.txt", log(self.recipe, history, tested))
-        figure = utils.show_curves(history)
+        figure = utils.show_curves(history, measured_on(self.recipe))
+        accuracy = figure.axes[0]
+        accuracy.set_ylim(bottom=min(accuracy.get_ylim()[0], *history.test_accuracy))  # a network may begin low
         with utils.whole_or_not_at_all(self.folder / "curves.png") as unfinished:
             figure.savefig(unfinished, format="png", dpi=110)
 
 
 def log(recipe: Recipe, history: utils.History, tested: Tested | None = None) -> str:
     """What happened, as text: a row an epoch, which epoch was kept and why, and what its weights give on the test images."""
-    kept, images = kept_epoch(recipe, history), "validation" if recipe.validates else "test"
-    lines = [str(history) if images == "test" else str(history).replace("test", "held", 2), ""]
+    kept = kept_epoch(recipe, history)
+    lines = [history.table(measured_on(recipe)), ""]
     if recipe.validates:
-        lines.append(
-            f"kept: epoch {kept}, the best on {history.test_images:,} validation images ('held' in the table), "
-            f"{history.test_accuracy[kept - 1]:.2f} %"
-        )
+        percent = f"{history.test_accuracy[kept - 1]:.2f} %"
+        lines.append(f"kept: epoch {kept}, the best on {history.test_images:,} validation images, {percent}")
     else:
         lines.append(f"kept: epoch {kept}, the last one")
     if is_out_of_patience(recipe, history):
@@ -252,9 +260,21 @@ def run_folder(name: str, seed: int) -> Path:
     return Path("runs", name, str(seed))
 
 
-def write_config(path: Path, recipe: Recipe) -> None:
-    """All fields of a recipe as YAML; `python -m lab train RECIPE --config` reads them again."""
-    _write_text(path, yaml.safe_dump(asdict(recipe), sort_keys=False))
+def config(recipe: Recipe, seed: int) -> str:
+    """All that decides a run, as YAML; `python -m lab train RECIPE --config` reads it again."""
+    return yaml.safe_dump({"seed": seed} | asdict(recipe), sort_keys=False)
+
+
+def _refuse_another_run(folder: Path, recipe: Recipe, seed: int) -> None:
+    """A run goes on in its own folder only; it may have been asked for more epochs since."""
+    if not (folder / "config.yaml").exists():
+        return
+    there, here = yaml.safe_load((folder / "config.yaml").read_text()), {"seed": seed} | asdict(recipe)
+    for field, value in here.items():
+        if field != "epochs" and there.get(field) != value:
+            raise ValueError(
+                f"{folder} has a run with {field} {there.get(field)}, where {value} is asked for: give another --folder"
+            )
 
 
 def _write_text(path: Path, text: str) -> None:

@@ -1,0 +1,259 @@
+"""Claimed and measured, side by side, from the recorded runs of the published systems and of the lesson's steps."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+from scipy.stats import t as student_t
+
+import models
+import utils
+from lab.peers import PEERS, Peer
+from lab.study import RECORDS
+from lab.train import Tested
+
+OURS = "step3"  # what the others are held against
+
+
+@dataclass(frozen=True)
+class Row:
+    """One system. Accuracies in percent of the test images, with the weights that a run keeps: those of its best
+    validation epoch, or of its last. `std` is over runs, and None for one; `mean` is None where nothing is recorded.
+
+    `difference` is mean - claim, `reach` how far luck alone may put it to either side, `met` whether the claim is reached
+    within that; None where there is no claim.
+    """
+
+    system: str
+    group: str
+    parameters: int
+    claim: float | None
+    claim_runs: int | None
+    mean: float | None
+    std: float | None
+    runs: int
+    seconds_per_epoch: float | None
+    difference: float | None
+    reach: float | None
+    met: bool | None
+
+
+class Runs(dict[int, utils.History]):
+    """The recorded runs of one recipe, by seed; `tested` has what the kept weights gave on each test image, for the
+    seeds whose record has it.
+    """
+
+    def __init__(self, peer: Peer) -> None:
+        super().__init__()
+        self.tested: dict[int, Tested] = {}
+        for path in sorted(RECORDS.glob(f"{peer.recipe.hash}.seed*.json")):
+            run = utils.read_record(path)
+            self[run.seed] = run
+            test = json.loads(path.read_text()).get("test")
+            if test:
+                self.tested[run.seed] = Tested(test["images"], test["loss"], test["mistakes"])
+
+    @property
+    def accuracies(self) -> list[float]:
+        """Of each run, on the test images. Without a separate test, the last epoch was tested, and is what is kept."""
+        return [
+            self.tested[seed].accuracy if seed in self.tested else run.test_accuracy[-1] for seed, run in self.items()
+        ]
+
+    @property
+    def right(self) -> np.ndarray:
+        """For each test image, the share of the runs that had it right."""
+        shares = np.ones(next(iter(self.tested.values())).images)
+        for tested in self.tested.values():
+            for index, _, _ in tested.mistakes:
+                shares[index] -= 1 / len(self.tested)
+        return shares
+
+
+def recorded() -> dict[str, Runs]:
+    """The recorded runs of all systems. Raises ValueError for a record that is torn."""
+    return {name: Runs(peer) for name, peer in PEERS.items()}
+
+
+def rows(runs: Mapping[str, Runs]) -> list[Row]:
+    return [_row(name, PEERS[name], one) for name, one in runs.items()]
+
+
+def _row(name: str, peer: Peer, runs: Runs) -> Row:
+    accuracies = runs.accuracies
+    mean = float(np.mean(accuracies)) if runs else None
+    std = float(np.std(accuracies, ddof=1)) if len(runs) > 1 else None
+    difference = reach = None
+    if runs and peer.claim is not None:
+        difference, reach = mean - peer.claim, _reach(mean, std, len(runs), peer.claim_runs)
+    return Row(
+        system=name,
+        group=peer.system,
+        parameters=models.count_parameters(peer.recipe.make_network()),
+        claim=peer.claim,
+        claim_runs=peer.claim_runs if peer.claim is not None else None,
+        mean=mean,
+        std=std,
+        runs=len(runs),
+        seconds_per_epoch=float(np.median([second for run in runs.values() for second in run.seconds]))
+        if runs
+        else None,
+        difference=difference,
+        reach=reach,
+        met=None if difference is None else difference >= -reach,
+    )
+
+
+def _reach(mean: float, std: float | None, runs: int, claim_runs: int) -> float:
+    """How far, in points, the mean of so many runs and a claim of so many may lie apart by the luck of the seeds alone, in 95 of 100
+    cases. The claim's runs are taken to spread as ours; where there is one run of ours, a standard error of the test images
+    stands in for the spread.
+    """
+    factor = math.sqrt(1 / runs + 1 / claim_runs)
+    if std is None:
+        return 1.96 * utils.standard_error(mean, 10_000) * factor
+    return float(student_t.ppf(0.975, runs - 1)) * std * factor
+
+
+def paired_on_images(ours: Runs, others: Runs) -> utils.Difference:
+    """By how many points one is better than the other, with a 95 % interval from the test images that they disagree on.
+
+    Two seeds of one recipe disagree too, so the interval has the luck of the seeds in it, as far as that differs from
+    image to image. Raises ValueError where one of them has no record of its mistakes.
+    """
+    if not ours.tested or not others.tested:
+        raise ValueError("a system has no recorded mistakes, expected one run at least: `python -m lab study peers`")
+    differences = 100 * (ours.right - others.right)
+    mean, reach = differences.mean(), 1.96 * differences.std(ddof=1) / math.sqrt(len(differences))
+    return utils.Difference(float(mean), float(mean - reach), float(mean + reach))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Tables
+# ---------------------------------------------------------------------------------------------------------------------
+
+TITLES = ("system", "parameters", "claim", "runs", "mean", "std", "mean - claim", "s/epoch", "claim met?")
+
+
+def cells(row: Row) -> list[str]:
+    """A row of the table, as text."""
+    met = {True: "yes", False: "no", None: ""}[row.met]
+    return [
+        row.system,
+        f"{row.parameters:,}",
+        f"{row.claim:.2f}" if row.claim is not None else "",
+        str(row.runs or "not run"),
+        f"{row.mean:.2f}" if row.runs else "",
+        f"{row.std:.2f}" if row.std is not None else "",
+        f"{row.difference:+.2f} (luck: {row.reach:.2f})" if row.difference is not None else "",
+        f"{row.seconds_per_epoch:.1f}" if row.runs else "",
+        met,
+    ]
+
+
+SIZE_TITLES = ("system", "parameters", "times ours", "wrong of 10,000", f"accuracy, less that of {OURS}")
+
+
+def by_size(runs: Mapping[str, Runs]) -> list[list[str]]:
+    """What parameters buy: systems from small to large, with their mistakes, and the difference to Step 3, paired on the
+    test images.
+    """
+    measured = sorted((row for row in rows(runs) if row.runs), key=lambda row: row.parameters)
+    ours = next((row for row in measured if row.system == OURS), None)
+    lines = []
+    for row in measured:
+        paired = row.system != OURS and runs[row.system].tested and runs[OURS].tested
+        lines.append(
+            [
+                row.system,
+                f"{row.parameters:,}",
+                f"{row.parameters / ours.parameters:,.1f}" if ours else "",
+                f"{100 * (100 - row.mean):.0f}",
+                str(paired_on_images(runs[row.system], runs[OURS])) if paired else "",
+            ]
+        )
+    return lines
+
+
+def text() -> str:
+    """Both tables, with what they mean."""
+    runs = recorded()
+    both = rows(runs)
+    parts = [_columns(TITLES, [cells(row) for row in both]), LEGEND, _columns(SIZE_TITLES, by_size(runs)), SIZE_LEGEND]
+    return "\n\n".join(parts)
+
+
+LEGEND = """claim and mean in percent of the 10,000 test images, with the weights of the best validation epoch, or of the last where all
+60,000 images train; std over runs; 'luck' is how far seeds alone may put our mean from the claim, either way, in 95 of 100
+cases; seconds an epoch on one core, training and measuring."""
+
+SIZE_LEGEND = f"""the difference is paired on the test images, of the runs whose mistakes are recorded, with its 95 % interval; {OURS} is this
+lesson's last step."""
+
+
+def _columns(titles: Sequence[str], lines: Sequence[Sequence[str]], words: Sequence[int] = (0,)) -> str:
+    """A table as text: the columns of `words` start at the left, the others, of numbers, end at the right."""
+    widths = [max(len(line[i]) for line in [titles, *lines]) for i in range(len(titles))]
+    aligned = [
+        [cell.ljust(width) if i in words else cell.rjust(width) for i, (cell, width) in enumerate(zip(line, widths))]
+        for line in [titles, *lines]
+    ]
+    return "\n".join("  ".join(line).rstrip() for line in aligned)
+
+
+def listing() -> str:
+    """The recipes that `python -m lab train` knows, with parameters, claims, and what their authors left open."""
+    lines = []
+    for name, peer in PEERS.items():
+        claim = (
+            f"{peer.claim:.2f}, {peer.claim_runs} run{'s' * (peer.claim_runs > 1)}" if peer.claim is not None else ""
+        )
+        parameters = models.count_parameters(peer.recipe.make_network())
+        lines.append([name, f"{parameters:,}", str(peer.recipe.epochs), claim, peer.system, peer.left_open])
+    return _columns(
+        ["recipe", "parameters", "epochs", "claim", "system", "left open by its author: taken here"], lines, (0, 4, 5)
+    )
+
+
+def as_json() -> str:
+    """The rows as one JSON array."""
+    return json.dumps([asdict(row) for row in rows(recorded())])
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The picture
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def draw(runs: Mapping[str, Runs]) -> Figure:
+    """Accuracy against parameters, measured (range over runs) and claimed."""
+    figure, axes = plt.subplots(figsize=(10, 6), layout="constrained")
+    groups = list(dict.fromkeys(peer.system for peer in PEERS.values()))
+    for row in rows(runs):
+        if not row.runs:
+            continue
+        color = f"C{groups.index(row.group)}"
+        accuracies = runs[row.system].accuracies
+        axes.plot([row.parameters] * 2, [min(accuracies), max(accuracies)], color=color, linewidth=2, alpha=0.5)
+        axes.plot(row.parameters, row.mean, "o", color=color)
+        if row.claim is not None:
+            axes.plot(row.parameters, row.claim, "x", color=color)
+        axes.annotate(row.system, (row.parameters, row.mean), (6, -3), textcoords="offset points", fontsize=7)
+    for group in groups:
+        axes.plot([], [], "o", color=f"C{groups.index(group)}", label=group)
+    axes.plot([], [], "x", color="gray", label="as its author claims")
+    axes.axhline(utils.TARGET_PERCENT, color="black", linestyle="--", linewidth=1)
+    axes.set(
+        xscale="log",
+        xlabel="parameters",
+        ylabel="test accuracy, percent",
+        title="Measured and claimed: what do parameters buy?",
+    )
+    axes.legend(loc="lower right", fontsize=8)
+    axes.grid(alpha=0.3)
+    plt.close(figure)
+    return figure
