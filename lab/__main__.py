@@ -21,7 +21,7 @@ def main() -> None:
     except (ValueError, FileNotFoundError) as error:  # what was asked for cannot be
         print(error, file=sys.stderr)
         sys.exit(2)
-    except RuntimeError as error:
+    except (RuntimeError, FloatingPointError) as error:
         sys.exit(f"{error}")
     except KeyboardInterrupt:
         sys.exit("interrupted: what was finished is kept, and the same command goes on from there")

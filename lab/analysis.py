@@ -193,7 +193,7 @@ def read_image(path: Path) -> Tensor:
         raise ValueError(f"{path} is not an image that can be read, expected a PNG or JPEG of one digit") from None
     border = np.concatenate([gray[0], gray[-1], gray[:, 0], gray[:, -1]])
     ink = np.abs(gray - np.median(border))  # the background is what lies around the digit
-    rows, columns = (np.flatnonzero((ink > ink.max() / 4).any(axis=axis)) for axis in (1, 0))
+    rows, columns = (np.flatnonzero((ink > ink.max() / 8).any(axis=axis)) for axis in (1, 0))
     if ink.max() < 32:
         raise ValueError(f"{path} is all of one shade, expected a picture of one digit")
     ink = ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] * (255 / ink.max())
@@ -203,8 +203,8 @@ def read_image(path: Path) -> Tensor:
     height, width = small.shape
     total = max(1, small.sum(dtype=np.int64))
     centre = [(small.sum(axis=1 - axis) * np.arange(small.shape[axis])).sum() / total for axis in (0, 1)]
-    top = int(np.clip(round(13.5 - centre[0]), 0, 28 - height))
-    left = int(np.clip(round(13.5 - centre[1]), 0, 28 - width))
+    top = int(np.clip(round(14 - centre[0]), 0, 28 - height))
+    left = int(np.clip(round(14 - centre[1]), 0, 28 - width))
     image = np.zeros((28, 28), dtype=np.uint8)
     image[top : top + height, left : left + width] = small
     return torch.from_numpy(image)

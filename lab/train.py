@@ -89,6 +89,8 @@ class Tested:
     loss: float
     mistakes: list[list[int]]
 
+    __test__ = False  # pytest would take it for one of its own
+
     @property
     def accuracy(self) -> float:
         """Percent of the test images."""

@@ -1,0 +1,695 @@
+"""Published systems: rebuilt as described, trained by the lesson's `fit`, analysed and compared by the commands."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import asdict, replace
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from helpers import leftovers, some_digits
+from PIL import Image
+from torch import nn
+
+import models
+import utils
+from lab import __main__ as command_line
+from lab import analysis, compare, networks, peers, study
+from lab import train as training
+from lab.config import parse
+from lab.peers import PEERS
+from lab.recipes import Recipe
+from lab.train import Tested, best_epoch, load_model, run
+
+ROOT = Path(__file__).parent.parent
+CPU = torch.device("cpu")
+
+# a recipe that trains in a second on few images, validates, and soon runs out of patience
+SMALL = Recipe("LeNet", epochs=6, batch_size=20, learning_rate=0.02, optimizer="adam", validation=0.2, patience=2)
+
+
+@pytest.fixture(scope="module")
+def mnist():
+    return utils.load_data(CPU, ROOT / "data")
+
+
+@pytest.fixture
+def few(mnist, monkeypatch, tmp_path):
+    """300 training and 200 test images of MNIST, in an empty folder."""
+    monkeypatch.setattr(utils, "load_data", lambda device, root="data": (mnist[0][:300], mnist[1][:200]))
+    monkeypatch.chdir(tmp_path)
+    return mnist[0][:300], mnist[1][:200]
+
+
+def command(monkeypatch, *arguments):
+    """Run `python -m lab` with these arguments in this process; its exit code."""
+    monkeypatch.setattr(sys, "argv", ["lab", *map(str, arguments)])
+    try:
+        command_line.main()
+    except SystemExit as exit:
+        return exit.code
+    return 0
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# As described
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("network", "parameters"),
+    [
+        # by hand: inputs x outputs x kernel, and a bias for each output
+        (networks.LeNet(), 156 + 2_416 + 30_840 + 10_164 + 850),
+        (networks.TanhLeNet(), 156 + 2_416 + 30_840 + 10_164 + 850),
+        (networks.DeeperLeNet(), 320 + 18_496 + 36_928 + 102_500 + 1_010),
+        (networks.Stages(((32,), (64,)), 128), 320 + 18_496 + 401_536 + 1_290),
+        (networks.Stages(((32, 32), (64, 64)), 256), 320 + 9_248 + 18_496 + 36_928 + 803_072 + 2_570),
+        (networks.TwoBranches(), 320 + 2 * (18_496 + 147_712) + 25_089_000 + 500_500 + 5_010),
+        (networks.WebApp(), 160 + 32 + 4_640 + 64 + 100_416 + 650),
+        (networks.PyTorchExample(), 1_199_882),  # as its users report
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else "",
+)
+def test_a_network_has_the_parameters_that_its_description_gives(network, parameters):
+    assert models.count_parameters(network) == parameters
+    assert network(torch.zeros(2, 1, 28, 28)).shape == (2, 10)
+
+
+def sides(network):
+    """The side of the maps, wherever it changes."""
+    shapes = [row.output_shape[-1] for row in models.layer_table(network) if len(row.output_shape) == 3]
+    return [side for i, side in enumerate(shapes) if i == 0 or side != shapes[i - 1]]
+
+
+def test_maps_have_the_described_sides():
+    assert sides(networks.LeNet()) == [24, 12, 8, 4, 1]
+    assert sides(networks.DeeperLeNet()) == [26, 13, 11, 9, 4]
+    assert sides(PEERS["mini_vgg"].recipe.make_network()) == [28, 14, 7, 3]
+
+
+def test_two_branches_are_concatenated_to_512_maps_of_7_by_7():
+    network = networks.TwoBranches()
+    seen = []
+    network.readout.register_forward_pre_hook(lambda readout, inputs: seen.append(inputs[0].shape))
+    network(torch.zeros(1, 1, 28, 28))
+    assert seen == [(1, 512, 7, 7)]
+
+
+def test_mini_vgg_has_seven_convolutions_with_batch_norm_each_and_dropout():
+    kinds = [row.name for row in models.layer_table(PEERS["mini_vgg"].recipe.make_network())]
+    assert kinds.count("Conv2d") == kinds.count("BatchNorm2d") == 7
+    assert kinds[-3:] == ["ReLU", "Dropout", "Linear"]
+
+
+def test_too_many_stages_are_refused():
+    with pytest.raises(ValueError, match="5 stages halve 28 pixels to nothing, expected at most four"):
+        networks.Stages(((8,),) * 5)
+
+
+def test_each_rung_is_the_one_below_with_one_change():
+    """A new network or optimizer brings its own rate, and its precision."""
+    rungs = [PEERS[name].recipe for name in PEERS if name.startswith("lenet_") and name[6].isdigit()]
+    rungs = [rung for rung in rungs if rung.network != "TanhLeNet"]
+    changes = []
+    for below, above in pairwise(rungs):
+        changes.append({field for field, value in asdict(above).items() if value != asdict(below)[field]})
+    assert changes == [
+        {"mean", "std"},
+        {"batch_size"},
+        {"batch_size"},
+        {"learning_rate"},
+        {"network", "bfloat16"},
+        {"optimizer", "learning_rate"},
+    ]
+
+
+def test_rungs_and_claims_are_those_published():
+    assert [peer.claim for peer in peers.RUNGS.values() if peer.recipe.network != "TanhLeNet"] == [
+        97.25, 97.98, 98.36, 98.48, 98.73, 99.05, 99.20,
+    ]  # fmt: skip
+    claims = {name: peer.claim for name, peer in peers.OTHERS.items() if peer.claim is not None}
+    assert claims == {
+        "simple_cnn": 99.31,
+        "deeper_cnn": 99.38,
+        "mini_vgg": 99.60,
+        "two_branches": 99.2,
+        "two_branches_regularized": 99.5,
+        "pytorch_example": 99.2,
+    }
+
+
+@pytest.mark.parametrize(("name", "low", "high"), [("lenet_1_vanilla", 0, 1), ("lenet_2_signed_pixels", -1, 1)])
+def test_pixels_come_as_described(name, low, high):
+    batch = torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1, 1).expand(2, 1, 28, 28)
+    seen = training.make_transform(PEERS[name].recipe)(batch)
+    assert (seen.min(), seen.max()) == (low, high)
+
+
+def test_a_flip_mirrors_each_image_or_not():
+    images = some_digits(200).images.unsqueeze(1)
+    torch.manual_seed(0)
+    flipped = training.RandomFlipEach(0.5)(images)
+    mirrored = (flipped == images.flip(-1)).flatten(1).all(dim=1)
+    same = (flipped == images).flatten(1).all(dim=1)
+    assert (mirrored ^ same).all() and 60 < mirrored.sum() < 140
+    assert "RandomFlipEach(0.5)" in str(training.make_transform(PEERS["lenet_flip"].recipe, training=True))
+    assert "RandomFlipEach" not in str(training.make_transform(PEERS["lenet_flip"].recipe))
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind", "group"),
+    [
+        ({}, torch.optim.SGD, {"nesterov": True, "momentum": 0.9}),
+        ({"optimizer": "sgd", "momentum": 0.8}, torch.optim.SGD, {"nesterov": False, "momentum": 0.8}),
+        ({"optimizer": "adam", "weight_decay": 1e-3}, torch.optim.Adam, {"weight_decay": 1e-3, "betas": (0.9, 0.999)}),
+        ({"optimizer": "adadelta", "learning_rate": 1.0}, torch.optim.Adadelta, {"lr": 1.0, "rho": 0.9}),
+    ],
+)
+def test_a_recipe_names_its_optimizer(changes, kind, group):
+    optimizer = training.make_optimizer(replace(Recipe("LeNet"), **changes), networks.LeNet())
+    assert type(optimizer) is kind
+    assert {name: optimizer.param_groups[0][name] for name in group} == group
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"optimizer": "adamw"}, "optimizer is 'adamw', expected one of nesterov, sgd, adam, adadelta"),
+        ({"flip": 2}, "flip is 2, expected a fraction from 0 to 1"),
+        ({"validation": 1}, "validation is 1, expected a fraction from 0 to 0.9"),
+        ({"patience": -1}, "patience is -1, expected a number of epochs"),
+        ({"std": 0}, "std is 0, expected more than 0"),
+        ({"epochs": 0}, "epochs is 0, expected at least 1"),
+        ({"held_out": True}, "held_out and validation are both given"),
+        ({"switches": {"width": 3}}, "LeNet has no switch 'width', expected some of: none"),
+    ],
+)
+def test_a_recipe_out_of_range_is_named(changes, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        replace(SMALL, **changes)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Training
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", PEERS)
+def test_every_recipe_trains_an_epoch_and_leaves_its_folder(few, name):
+    recipe, folder = replace(PEERS[name].recipe, epochs=1), Path("runs", name)
+    trained = run(recipe, seed=0, show=False, folder=folder, name=name)
+    names = ["config.yaml", "curves.png", "history.json", "log.txt", "model.pt", "resume.pt"]
+    assert sorted(path.name for path in folder.iterdir()) == names
+    assert utils.History.load(folder / "history.json") == trained.history
+    assert len(trained.history) == trained.epoch == 1
+    assert np.isfinite(trained.history.train_loss[0])
+    assert trained.history.test_images == (round(300 * recipe.validation) or 200)
+    loaded = load_model(folder / "model.pt")
+    assert (loaded.recipe, loaded.name, loaded.seed, loaded.epoch) == (recipe, name, 0, 1)
+    assert training.evaluate(training.predict(loaded.model, recipe, few[1]), few[1].labels) == trained.tested
+    assert f"test: {trained.tested.accuracy:.2f} % of 200 images" in (folder / "log.txt").read_text()
+
+
+def test_what_is_tested_is_what_the_last_epoch_measured_where_nothing_validates(few):
+    trained = run(replace(SMALL, validation=0.0, patience=0, epochs=2), seed=0, show=False)
+    assert 200 - len(trained.tested.mistakes) == trained.history.test_correct[-1]
+    assert trained.tested.loss == pytest.approx(trained.history.test_loss[-1], rel=1e-5)
+    assert trained.epoch == 2
+    labels = few[1].labels.tolist()
+    assert all(labels[index] == true != said for index, true, said in trained.tested.mistakes)
+
+
+def test_validation_images_are_the_last_of_the_training_images_and_choose_the_epoch(few):
+    first, measured = training.split(SMALL, *few)
+    assert torch.equal(first.images, few[0].images[:240]) and torch.equal(measured.images, few[0].images[240:])
+    trained = run(SMALL, seed=0, show=False, folder=Path("a"))
+    history = trained.history
+    assert trained.epoch == best_epoch(history) == len(history) - SMALL.patience < SMALL.epochs
+    shorter = run(replace(SMALL, epochs=trained.epoch), seed=0, show=False)
+    assert shorter.tested == trained.tested  # the kept weights are those after that epoch
+    assert f"kept: epoch {trained.epoch}, the best on 60 validation images" in Path("a/log.txt").read_text()
+    assert "stopped early: no better epoch for 2" in Path("a/log.txt").read_text()
+
+
+def test_of_equally_right_epochs_the_one_with_the_lower_loss_is_best():
+    history = utils.History("MNIST", 100, 10, 5, 0, {}, test_correct=[7, 9, 9, 8], test_loss=[0.1, 0.5, 0.4, 0.2])
+    assert best_epoch(history) == 3
+
+
+def contents(folder):
+    """What a run left, but the seconds that it took."""
+    history = json.loads((folder / "history.json").read_text()) | {"seconds": None}
+    log = [line.rsplit(maxsplit=1)[0] if line[:5].strip().isdigit() else line for line in (folder / "log.txt").open()]
+    kept = torch.load(folder / "model.pt", weights_only=True)
+    weights = {name: tensor.tolist() for name, tensor in kept.pop("model").items()}
+    return history, log, kept, weights, (folder / "config.yaml").read_text()
+
+
+@pytest.mark.parametrize("after", [1, 3, 5])
+def test_a_run_that_was_interrupted_goes_on_and_equals_one_that_was_not(few, monkeypatch, after):
+    """Interrupted in the worst place: the kept weights are written, and the checkpoint to go on from is not."""
+    whole = run(SMALL, seed=1, show=False, folder=Path("whole"))
+    save = utils._save_checkpoint
+
+    def interrupt(path, described, model, optimizer, scheduler, history):
+        if len(history) == after:
+            raise KeyboardInterrupt
+        save(path, described, model, optimizer, scheduler, history)
+
+    monkeypatch.setattr(utils, "_save_checkpoint", interrupt)
+    if after <= len(whole.history):
+        with pytest.raises(KeyboardInterrupt):
+            run(SMALL, seed=1, show=False, folder=Path("parts"))
+    monkeypatch.setattr(utils, "_save_checkpoint", save)
+    parts = run(SMALL, seed=1, show=False, folder=Path("parts"))
+    assert (parts.epoch, parts.tested) == (whole.epoch, whole.tested)
+    assert contents(Path("parts")) == contents(Path("whole"))
+    again = run(SMALL, seed=1, show=False, folder=Path("parts"))  # nothing is left to do
+    assert again == parts
+
+
+def test_a_killed_process_leaves_a_run_that_goes_on(tmp_path, monkeypatch):
+    """`python -m lab train` in a process of its own, killed after its first epoch; the same command then ends it."""
+    environment = os.environ | {"SESSION7_SHORT": "1", "PYTHONPATH": str(ROOT)}
+    train = [sys.executable, "-m", "lab", "train", "lenet_3_batch_64", "--epochs", "2", "--folder"]
+    if not os.environ.get("MNIST_ARCHIVES"):
+        (tmp_path / "data").symlink_to(ROOT / "data")
+    quiet = {"cwd": tmp_path, "env": environment, "stderr": subprocess.DEVNULL, "stdout": subprocess.PIPE, "text": True}
+    process = subprocess.Popen([*train, "parts"], **quiet)
+    while not (tmp_path / "parts/resume.pt").exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    for folder in ("parts", "whole"):
+        said = subprocess.run([*train, folder], check=True, **quiet).stdout
+        assert "kept: epoch 2, the last one" in said and f"are in {folder}" in said
+    assert contents(tmp_path / "parts") == contents(tmp_path / "whole")
+    assert not leftovers(tmp_path / "whole")
+
+
+def test_a_run_may_be_asked_for_more_epochs_later(few):
+    recipe = replace(SMALL, patience=0, epochs=4)
+    run(replace(recipe, epochs=2), seed=0, show=False, folder=Path("parts"))
+    run(recipe, seed=0, show=False, folder=Path("parts"))
+    run(recipe, seed=0, show=False, folder=Path("whole"))
+    assert contents(Path("parts")) == contents(Path("whole"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "seed", "complaint"),
+    [({"learning_rate": 0.5}, 0, "learning_rate 0.02, where 0.5 is"), ({}, 1, "seed 0, where 1 is")],
+)
+def test_a_folder_of_another_run_is_refused_and_left_alone(few, changes, seed, complaint):
+    run(replace(SMALL, epochs=1), seed=0, show=False, folder=Path("a"))
+    before = {path.name: path.read_bytes() for path in Path("a").iterdir()}
+    with pytest.raises(ValueError, match=f"a has a run with {complaint} asked for: give another --folder"):
+        run(replace(SMALL, **changes), seed=seed, show=False, folder=Path("a"))
+    assert {path.name: path.read_bytes() for path in Path("a").iterdir()} == before
+
+
+def test_a_run_that_diverges_is_one_sentence_and_no_folder(few, monkeypatch, capsys):
+    code = command(monkeypatch, "train", "lenet_7_sgd", "--learning_rate", "1e30")
+    assert "the loss is nan" in str(code) + capsys.readouterr().err
+    assert not Path("runs").exists()
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The command line
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def test_fields_come_from_yaml_and_the_command_line_has_the_last_word(tmp_path):
+    path = tmp_path / "my.yaml"
+    path.write_text("epochs: 3\nlearning_rate: 0.01\naugmentation: {rotation: 5}\n")
+    asked = parse("two_branches", ["--config", str(path), "--epochs", "4", "--seed", "7", "--switches.dropout", "0.3"])
+    base = PEERS["two_branches"].recipe
+    changes = {"epochs": 4, "learning_rate": 0.01, "augmentation": {"rotation": 5}, "switches": {"dropout": 0.3}}
+    assert asked == (replace(base, **changes), 7, None)
+
+
+@pytest.mark.parametrize("name", PEERS)
+def test_without_options_a_recipe_is_what_it_is(name):
+    assert parse(name, []).recipe.hash == PEERS[name].recipe.hash
+
+
+@pytest.mark.parametrize("name", ["mini_vgg", "step3"])
+def test_the_config_as_used_gives_the_same_run_again(name, tmp_path):
+    recipe = replace(PEERS[name].recipe, epochs=3)
+    (tmp_path / "config.yaml").write_text(training.config(recipe, seed=5))
+    asked = parse(name, ["--config", str(tmp_path / "config.yaml")])
+    assert (asked.recipe, asked.seed) == (recipe, 5)
+
+
+def test_another_network_has_its_own_switches():
+    assert parse("two_branches", ["--network", "Stages"]).recipe.switches == Recipe("Stages").switches
+
+
+YAMLS = {
+    "field.yaml": "epoch: 3\n",
+    "type.yaml": "epochs: three\n",
+    "torn.yaml": "a: [\n",
+    "list.yaml": "- 1\n- 2\n",
+    "deep.yaml": "augmentation: {rotation: far}\n",
+}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ("train simple", "there is no recipe 'simple', the nearest is 'simple_cnn'"),
+        ("train", "train expects a recipe"),
+        ("train simple_cnn --epohcs 3", "no field 'epohcs', the nearest is 'epochs'"),
+        ("train simple_cnn --learning-rate 3", "no field 'learning-rate', the nearest is 'learning_rate'"),
+        ("train simple_cnn --config field.yaml", "no field 'epoch', the nearest is 'epochs'"),
+        ("train simple_cnn --config type.yaml", "epochs: expected int, got three"),
+        ("train simple_cnn --config torn.yaml", "Problems parsing config"),
+        ("train simple_cnn --config list.yaml", "Unexpected config: - 1 - 2"),
+        ("train simple_cnn --config deep.yaml", "augmentation: expected float, got far"),
+        ("train simple_cnn --config none.yaml", "--config: File does not exist: '"),
+        ("train simple_cnn --epochs three", "epochs: expected int, got three"),
+        ("train simple_cnn --batch_size 0", "batch_size is 0, expected at least 1"),
+        ("train simple_cnn --augmentation.rotatoin 3", "unknown transform 'rotatoin', expected one of rotation"),
+        ("train simple_cnn --switches.widths 3", "Stages does not take the switches"),
+        ("train simple_cnn --network LeNt", "there is no network 'LeNt', expected one of"),
+        ("test none.pt", "there is no checkpoint none.pt, expected the model.pt of a run"),
+        ("test random.pt", "random.pt is not a checkpoint that `python -m lab train` has written"),
+        ("test fit.pt", "fit.pt is not a checkpoint that `python -m lab train` has written"),
+        ("tsne random.pt", "random.pt is not a checkpoint"),
+        ("errors random.pt", "random.pt is not a checkpoint"),
+        ("errors good.pt good.pt", "lenet, seed 0 is given 2 times, expected checkpoints of different runs"),
+        ("test good.pt none.png", "there is no image none.png, expected a picture of one digit"),
+        ("test good.pt field.yaml", "field.yaml is not an image that can be read, expected a PNG or JPEG"),
+        ("test good.pt blank.png", "blank.png is all of one shade, expected a picture of one digit"),
+    ],
+)
+def test_bad_input_is_one_sentence_with_exit_code_2_and_nothing_written(few, monkeypatch, capsys, arguments, complaint):
+    for name, text in YAMLS.items():
+        Path(name).write_text(text)
+    Path("random.pt").write_bytes(np.random.default_rng(0).bytes(1_000))
+    torch.save({"run": {}, "model": {}, "optimizer": {}}, "fit.pt")
+    torch.save(
+        {
+            "name": "lenet",
+            "recipe": asdict(Recipe("LeNet")),
+            "seed": 0,
+            "epoch": 1,
+            "model": networks.LeNet().state_dict(),
+        },
+        "good.pt",
+    )
+    Image.new("L", (40, 40), 255).save("blank.png")
+    before = sorted(Path().rglob("*"))
+    assert command(monkeypatch, *arguments.split()) == 2
+    said = capsys.readouterr()
+    assert complaint in said.err and said.err.count("\n") == 1 and not said.out
+    assert sorted(Path().rglob("*")) == before
+
+
+@pytest.mark.parametrize("arguments", ["nothing", "list --json", "test", "train", "compare --jsn"])
+def test_bad_commands_have_exit_code_2_too(monkeypatch, capsys, arguments):
+    assert command(monkeypatch, *arguments.split()) == 2
+    assert capsys.readouterr().err
+
+
+def test_the_list_has_every_recipe_with_its_parameters_and_claim(monkeypatch, capsys):
+    command(monkeypatch, "list")
+    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
+    assert set(PEERS) < set(lines)
+    assert "25,927,246" in lines["two_branches"] and "99.20, 1 run" in lines["two_branches"]
+    assert "97.25, 5 runs" in lines["lenet_1_vanilla"]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Analysis
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def outcome(mistakes, images=20):
+    return Tested(images, 0.1, [list(mistake) for mistake in mistakes])
+
+
+def test_metrics_are_those_worked_out_by_hand():
+    """Two images of each digit; a 4 is taken for a 9, a 9 for a 4, the other 4 for a 9 too."""
+    labels = torch.arange(20) % 10
+    scores = analysis.metrics(labels, outcome([(4, 4, 9), (9, 9, 4), (14, 4, 9)]))
+    assert scores["accuracy"] == pytest.approx(85)
+    assert scores["digits"]["4"] == {"precision": 0, "recall": 0, "f1": 0, "images": 2}
+    nine = scores["digits"]["9"]
+    assert (nine["precision"], nine["recall"]) == (pytest.approx(100 / 3), pytest.approx(50))
+    assert nine["f1"] == pytest.approx(40)
+    assert scores["precision"] == pytest.approx((8 * 100 + 0 + 100 / 3) / 10)
+    assert scores["recall"] == pytest.approx((8 * 100 + 0 + 50) / 10)
+    matrix = np.array(scores["confusion_matrix"])
+    assert matrix.sum() == 20 and matrix[4, 9] == 2 and matrix[9, 4] == 1 and matrix[4, 4] == 0 and matrix[9, 9] == 1
+
+
+def test_overlap_is_the_one_counted_by_hand():
+    networks_tested = {
+        "a": outcome([(1, 1, 7), (2, 2, 3), (3, 3, 5)]),
+        "b": outcome([(2, 2, 3), (3, 3, 8)]),
+        "c": outcome([(3, 3, 5)]),
+    }
+    shared = analysis.overlap(networks_tested)
+    assert shared.shared == [[3, 2, 1], [2, 2, 1], [1, 1, 1]]
+    assert shared.by_all == [3]
+    assert "wrong for all of them: 1 test images, [3]" in analysis.describe_errors(networks_tested)
+
+
+def test_the_commonest_pairs_are_counted():
+    one = outcome([(1, 4, 9), (2, 4, 9), (3, 7, 2), (4, 4, 9), (5, 7, 2), (6, 0, 6)])
+    assert analysis.commonest_pairs({"a": one}, count=2) == {"a": [(4, 9, 3), (7, 2, 2)]}
+
+
+@pytest.fixture
+def trained(few):
+    for seed in (0, 1):
+        run(replace(SMALL, epochs=2, patience=0), seed, show=False, folder=Path("runs/lenet", str(seed)), name="lenet")
+    return [Path("runs/lenet", str(seed), "model.pt") for seed in (0, 1)]
+
+
+def test_a_test_writes_metrics_and_figures_beside_the_checkpoint(trained, few, monkeypatch, capsys):
+    assert command(monkeypatch, "test", trained[0]) == 0
+    folder = trained[0].parent
+    content = json.loads((folder / "metrics.json").read_text())
+    loaded = load_model(trained[0])
+    logits = training.predict(loaded.model, loaded.recipe, few[1])
+    assert content["accuracy"] == pytest.approx(100 * (logits.argmax(1) == few[1].labels).float().mean().item())
+    assert len(content["mistakes"]) == 200 - round(2 * content["accuracy"])
+    assert (content["name"], content["seed"], content["unit"]) == ("lenet", 0, "percent")
+    for name in ("confusion", "scores", "predictions", "mistakes"):
+        assert Image.open(folder / f"{name}.png").size > (100, 100)
+    assert f"{content['accuracy']:.2f} %" in capsys.readouterr().out
+
+
+def test_errors_are_those_of_all_networks(trained, few, monkeypatch, capsys):
+    assert command(monkeypatch, "errors", *trained, "--folder", "out") == 0
+    content = json.loads(Path("out/errors.json").read_text())
+    one, other = ({mistake[0] for mistake in network["mistakes"]} for network in content["networks"].values())
+    assert content["wrong_for_all"] == sorted(one & other)
+    assert content["shared"] == [[len(one), len(one & other)], [len(one & other), len(other)]]
+    assert Image.open("out/overlap.png").size > (100, 100) < Image.open("out/wrong_for_all.png").size
+    assert "lenet, seed 1" in capsys.readouterr().out
+
+
+def test_tsne_has_three_panels_of_every_image(trained, few, monkeypatch, capsys):
+    assert command(monkeypatch, "tsne", trained[0]) == 0
+    content = json.loads((trained[0].parent / "tsne.json").read_text())
+    assert content["labels"] == few[1].labels.tolist()
+    assert {name: panel["dimensions"] for name, panel in content["panels"].items()} == {
+        "raw pixels": 784,
+        "untrained network": 84,
+        "trained network": 84,
+    }
+    assert all(np.array(panel["points"]).shape == (200, 2) for panel in content["panels"].values())
+    figure = analysis.show_tsne(content)
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [str(digit) for digit in range(10)]
+    assert all(len(axes.lines) == 10 for axes in figure.axes)
+
+
+def test_features_are_what_the_last_layer_reads(few):
+    network = networks.DeeperLeNet()
+    recipe = PEERS["lenet_6_deeper"].recipe
+    features = torch.from_numpy(analysis.features(network, recipe, few[1]))
+    assert features.shape == (200, 100)
+    torch.testing.assert_close(network[-1](features), training.predict(network, recipe, few[1]))
+
+
+def test_neighbours_tell_separate_classes_from_mixed_ones():
+    labels = np.repeat(np.arange(4), 30)
+    rng = np.random.default_rng(0)
+    apart = rng.normal(size=(120, 8)) + 20 * np.eye(8)[labels]
+    assert analysis.embed(apart, labels)[1] == 100
+    assert analysis.embed(rng.normal(size=(120, 8)), labels)[1] < 60
+
+
+def test_the_untrained_network_of_tsne_is_the_one_that_the_run_began_with(few, monkeypatch):
+    """Its features come from the seed alone: a run of no learning at all ends where it began."""
+    recipe = replace(SMALL, optimizer="sgd", learning_rate=0.0, validation=0.0, patience=0, epochs=1)
+    run(recipe, seed=4, show=False, folder=Path("still"), name="still")
+    assert command(monkeypatch, "tsne", "still/model.pt") == 0
+    panels = json.loads(Path("still/tsne.json").read_text())["panels"]
+    assert panels["untrained network"] == panels["trained network"] != panels["raw pixels"]
+
+
+def test_the_data_are_what_they_should_be(mnist, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(utils, "load_data", lambda device: mnist)
+    monkeypatch.chdir(tmp_path)
+    assert command(monkeypatch, "data") == 0
+    training_line, test_line = capsys.readouterr().out.splitlines()[1:3]
+    assert training_line.split()[1] == "60,000" and test_line.split()[1] == "10,000"
+    for line, total in ((training_line, 60_000), (test_line, 10_000)):
+        assert "28 x 28" in line and "0 to 255" in line and "0 to 9" in line
+        assert sum(int(count.replace(",", "")) for count in line.split()[-10:]) == total
+    assert Image.open("runs/data/classes.png").size > (100, 100)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Pictures from files
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dark_on_light", [False, True])
+def test_a_picture_of_an_mnist_digit_is_read_as_that_digit(mnist, tmp_path, dark_on_light):
+    """Five times as large, off the centre, on a wide page: the image that comes back is nearly the one of MNIST."""
+    original = mnist[1].images[0]
+    large = original.repeat_interleave(5, 0).repeat_interleave(5, 1).numpy()
+    page = np.zeros((300, 400), dtype=np.uint8)
+    page[20:160, 200:340] = large
+    Image.fromarray(255 - page if dark_on_light else page).convert("RGB").save(tmp_path / "seven.png")
+    back = analysis.read_image(tmp_path / "seven.png")
+    assert back.dtype == torch.uint8 and back.shape == (28, 28)
+    assert (back.float() - original.float()).abs().mean() < 1  # of 255
+
+
+def test_a_picture_is_classified_with_ten_confidences(trained, few, monkeypatch, capsys):
+    Image.fromarray(few[1].images[0].numpy()).save("seven.png")
+    assert command(monkeypatch, "test", trained[0], "seven.png") == 0
+    said = capsys.readouterr().out
+    confidences = [float(part.split(": ")[1].rstrip(" %)")) for part in said.strip().split("(")[1].split(", ")]
+    assert len(confidences) == 10 and sum(confidences) == pytest.approx(100, abs=1)
+    assert said.startswith(f"seven.png: {int(np.argmax(confidences))} ")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Comparison
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def committed(name):
+    """The records of a system, as JSON, without the lab's code that reads them."""
+    paths = sorted(study.RECORDS.glob(f"{PEERS[name].recipe.hash}.seed*.json"))
+    return [json.loads(path.read_text()) for path in paths]
+
+
+@pytest.fixture(scope="module")
+def rows():
+    return {row.system: row for row in compare.rows(compare.recorded())}
+
+
+@pytest.mark.parametrize("name", PEERS)
+def test_every_system_is_measured_and_its_mean_is_that_of_its_records(rows, name):
+    records = committed(name)
+    assert len(records) >= (5 if name in peers.RUNGS else 1)
+    accuracies = []
+    for record in records:
+        if "test" in record:
+            accuracies.append(100 - len(record["test"]["mistakes"]) / 100)
+        else:
+            accuracies.append(record["history"]["test_correct"][-1] / 100)
+    assert rows[name].runs == len(records)
+    assert rows[name].mean == pytest.approx(np.mean(accuracies))
+    assert rows[name].std == (pytest.approx(np.std(accuracies, ddof=1)) if len(records) > 1 else None)
+    assert rows[name].parameters == records[0]["history"]["parameters"]
+
+
+@pytest.mark.parametrize("name", PEERS)
+def test_records_of_systems_agree_with_themselves(mnist, name):
+    recipe, labels = PEERS[name].recipe, mnist[1].labels.tolist()
+    for record in committed(name):
+        history, test = record["history"], record.get("test")
+        if not test:
+            continue  # of the lesson's studies, which keep the counts alone
+        assert test["images"] == 10_000
+        assert all(labels[index] == true != said for index, true, said in test["mistakes"])
+        if recipe.validation:
+            assert history["train_images"] + history["held_out_images"] == 60_000
+            best = max(zip(history["held_out_correct"], [-loss for loss in history["held_out_loss"]]))
+            assert history["held_out_correct"][test["epoch"] - 1] == best[0]
+            stopped = len(history["held_out_correct"])
+            assert stopped == recipe.epochs or stopped - test["epoch"] == recipe.patience
+        else:
+            assert test["epoch"] == recipe.epochs
+            assert 10_000 - len(test["mistakes"]) == history["test_correct"][-1]
+
+
+def test_the_table_is_printed_and_the_json_has_the_named_fields(monkeypatch, capsys):
+    assert command(monkeypatch, "compare") == 0
+    table = capsys.readouterr().out
+    assert command(monkeypatch, "compare", "--json") == 0
+    content = json.loads(capsys.readouterr().out)
+    assert [row["system"] for row in content] == list(PEERS)
+    assert {"system", "parameters", "claim", "mean", "std", "runs", "seconds_per_epoch"} <= content[0].keys()
+    for row in content:
+        line = next(line for line in table.splitlines() if line.startswith(f"{row['system']} "))
+        assert f"{row['parameters']:,}" in line and f"{row['mean']:.2f}" in line
+
+
+def histories(accuracies):
+    return {
+        seed: utils.History("MNIST", 60_000, 10_000, 5, seed, {}, test_correct=[round(100 * percent)], seconds=[2.0])
+        for seed, percent in enumerate(accuracies)
+    }
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "claim_runs", "reach"),
+    [
+        # Student's 2.776 for five runs; both means have the spread of 0.1 over five
+        ([99.0, 99.1, 99.2, 98.9, 99.1], 5, 2.776 * np.std([99.0, 99.1, 99.2, 98.9, 99.1], ddof=1) * np.sqrt(2 / 5)),
+        ([99.0], 1, 1.96 * np.sqrt(99.0 * 1.0 / 10_000) * np.sqrt(2)),
+    ],
+)
+def test_luck_is_worked_out_as_by_hand(accuracies, claim_runs, reach):
+    runs = compare.Runs(replace(PEERS["simple_cnn"], recipe=SMALL))
+    runs.update(histories(accuracies))
+    peer = replace(PEERS["simple_cnn"], claim=99.1, claim_runs=claim_runs)
+    row = compare._row("x", peer, runs)
+    assert row.reach == pytest.approx(reach, rel=1e-3)
+    assert row.difference == pytest.approx(np.mean(accuracies) - 99.1)
+    assert row.met == (row.difference >= -row.reach)
+
+
+def runs_with(mistakes_by_seed):
+    runs = compare.Runs(replace(PEERS["simple_cnn"], recipe=SMALL))
+    runs.tested = {seed: outcome([(i, 1, 2) for i in wrong], images=100) for seed, wrong in enumerate(mistakes_by_seed)}
+    return runs
+
+
+def test_two_systems_are_paired_on_the_images():
+    """Of 100 images, the first has 0 and 1 wrong, the second 1, 2 and 3: better by one, and they disagree on three."""
+    difference = compare.paired_on_images(runs_with([[0, 1]]), runs_with([[1, 2, 3]]))
+    assert difference.mean == pytest.approx(1.0)
+    by_hand = np.array([-100.0, 0, 100, 100] + [0] * 96)
+    assert difference.high - difference.mean == pytest.approx(1.96 * by_hand.std(ddof=1) / 10)
+
+
+def test_runs_share_an_image_in_parts():
+    np.testing.assert_allclose(runs_with([[0, 1], [1]]).right[:3], [0.5, 0.0, 1.0])
+
+
+def test_a_system_without_mistakes_on_record_cannot_be_paired():
+    with pytest.raises(ValueError, match="has no recorded mistakes"):
+        compare.paired_on_images(runs_with([]), runs_with([[1]]))
+
+
+def test_configs_of_runs_are_yaml_that_others_can_read():
+    assert yaml.safe_load(training.config(PEERS["web_app"].recipe, 3))["weight_decay"] == 1e-3
