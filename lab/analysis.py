@@ -23,6 +23,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor, nn
 
 import utils
+from lab.figures import save
 from lab.recipes import Recipe
 from lab.train import Loaded, Tested, evaluate, load_model, make_transform, predict
 
@@ -166,12 +167,6 @@ def test(path: Path) -> str:
     report = classification_report(true, said, labels=list(DIGITS), digits=4, zero_division=0)
     files = "metrics.json, confusion.png, scores.png, predictions.png and mistakes.png"
     return f"{title}, {tested.accuracy:.2f} %\n\n{report}\n{files} are in {folder}"
-
-
-def save(figure: Figure, path: Path) -> None:
-    """Write a figure as PNG, whole or not at all."""
-    with utils.whole_or_not_at_all(path) as unfinished:
-        figure.savefig(unfinished, format="png", dpi=110)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

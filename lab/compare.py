@@ -79,6 +79,26 @@ def recorded() -> dict[str, Runs]:
     return {name: Runs(peer) for name, peer in PEERS.items()}
 
 
+# One of each kind: whose mistakes are laid over each other.
+OVERLAID = (
+    "step1",
+    "step2",
+    "step3",
+    "lenet_7_sgd",
+    "web_app",
+    "simple_cnn",
+    "deeper_cnn",
+    "pytorch_example",
+    "mini_vgg",
+    "two_branches_regularized",
+)
+
+
+def mistakes(runs: Mapping[str, Runs], seed: int = 0) -> dict[str, Tested]:
+    """What one seed of each of several systems gives on the test images, as far as it is recorded."""
+    return {name: runs[name].tested[seed] for name in OVERLAID if seed in runs[name].tested}
+
+
 def rows(runs: Mapping[str, Runs]) -> list[Row]:
     return [_row(name, PEERS[name], one) for name, one in runs.items()]
 
@@ -179,12 +199,22 @@ def by_size(runs: Mapping[str, Runs]) -> list[list[str]]:
     return lines
 
 
+def sentence(runs: Mapping[str, Runs]) -> str:
+    """What Step 3 gives up against the largest measured system."""
+    sized = {row.parameters: row.system for row in rows(runs) if runs[row.system].tested}
+    if not sized or not runs[OURS].tested:
+        return ""
+    largest, ours = max(sized), next(iter(runs[OURS].values())).parameters
+    difference = paired_on_images(runs[sized[largest]], runs[OURS])
+    return f"{sized[largest]} has {largest:,} parameters, {largest / ours:,.0f} times the {ours:,} of {OURS}, and {difference} points more."
+
+
 def text() -> str:
     """Both tables, with what they mean."""
     runs = recorded()
     both = rows(runs)
-    parts = [_columns(TITLES, [cells(row) for row in both]), LEGEND, _columns(SIZE_TITLES, by_size(runs)), SIZE_LEGEND]
-    return "\n\n".join(parts)
+    parts = [table(TITLES, [cells(row) for row in both]), LEGEND, table(SIZE_TITLES, by_size(runs)), SIZE_LEGEND]
+    return "\n\n".join([*parts, sentence(runs)])
 
 
 LEGEND = """claim and mean in percent of the 10,000 test images, with the weights of the best validation epoch, or of the last where all
@@ -195,7 +225,7 @@ SIZE_LEGEND = f"""the difference is paired on the test images, of the runs whose
 lesson's last step."""
 
 
-def _columns(titles: Sequence[str], lines: Sequence[Sequence[str]], words: Sequence[int] = (0,)) -> str:
+def table(titles: Sequence[str], lines: Sequence[Sequence[str]], words: Sequence[int] = (0,)) -> str:
     """A table as text: the columns of `words` start at the left, the others, of numbers, end at the right."""
     widths = [max(len(line[i]) for line in [titles, *lines]) for i in range(len(titles))]
     aligned = [
@@ -214,7 +244,7 @@ def listing() -> str:
         )
         parameters = models.count_parameters(peer.recipe.make_network())
         lines.append([name, f"{parameters:,}", str(peer.recipe.epochs), claim, peer.system, peer.left_open])
-    return _columns(
+    return table(
         ["recipe", "parameters", "epochs", "claim", "system", "left open by its author: taken here"], lines, (0, 4, 5)
     )
 
@@ -230,30 +260,28 @@ def as_json() -> str:
 
 
 def draw(runs: Mapping[str, Runs]) -> Figure:
-    """Accuracy against parameters, measured (range over runs) and claimed."""
-    figure, axes = plt.subplots(figsize=(10, 6), layout="constrained")
-    groups = list(dict.fromkeys(peer.system for peer in PEERS.values()))
-    for row in rows(runs):
-        if not row.runs:
-            continue
+    """A row a system, with its parameters: the mean and range of its runs, and its author's claim."""
+    measured = [row for row in rows(runs) if row.runs]
+    groups = list(dict.fromkeys(row.group for row in measured))
+    figure, axes = plt.subplots(figsize=(10, 1.4 + 0.3 * len(measured)), layout="constrained")
+    for y, row in enumerate(measured):
         color = f"C{groups.index(row.group)}"
         accuracies = runs[row.system].accuracies
-        axes.plot([row.parameters] * 2, [min(accuracies), max(accuracies)], color=color, linewidth=2, alpha=0.5)
-        axes.plot(row.parameters, row.mean, "o", color=color)
+        axes.plot([min(accuracies), max(accuracies)], [y, y], color=color, linewidth=2, alpha=0.5)
+        axes.plot(row.mean, y, "o", color=color)
         if row.claim is not None:
-            axes.plot(row.parameters, row.claim, "x", color=color)
-        axes.annotate(row.system, (row.parameters, row.mean), (6, -3), textcoords="offset points", fontsize=7)
+            axes.plot(row.claim, y, "x", color="black", zorder=3)
     for group in groups:
-        axes.plot([], [], "o", color=f"C{groups.index(group)}", label=group)
-    axes.plot([], [], "x", color="gray", label="as its author claims")
-    axes.axhline(utils.TARGET_PERCENT, color="black", linestyle="--", linewidth=1)
+        axes.plot([], [], "o-", color=f"C{groups.index(group)}", label=group)
+    axes.plot([], [], "x", color="black", label="as its author claims")
+    axes.axvline(utils.TARGET_PERCENT, color="black", linestyle="--", linewidth=1)
+    axes.set_yticks(range(len(measured)), [f"{row.system}   {row.parameters:>10,}" for row in measured], fontsize=8)
+    axes.invert_yaxis()
+    axes.grid(axis="x", alpha=0.3)
     axes.set(
-        xscale="log",
-        xlabel="parameters",
-        ylabel="test accuracy, percent",
-        title="Measured and claimed: what do parameters buy?",
+        xlabel="test accuracy, percent: mean and range of our runs",
+        title="Systems and their parameters: measured and claimed",
     )
-    axes.legend(loc="lower right", fontsize=8)
-    axes.grid(alpha=0.3)
+    figure.legend(loc="outside lower center", ncols=4, fontsize=8)
     plt.close(figure)
     return figure

@@ -49,20 +49,22 @@ def draw_all(studies: Mapping[str, Recorded], folder: Path) -> None:
     for name, (draw, study, needed) in drawn.items():
         recorded = studies[study]
         if recorded and needed <= recorded.keys():
-            save(draw(recorded), folder / name, recorded)
+            save(draw(recorded), folder / name, shown=counts(recorded))
 
 
-def save(figure: Figure, path: Path, recorded: Recorded) -> None:
-    """Write a figure as PNG, whole or not at all, with a fingerprint of what it shows."""
+def save(figure: Figure, path: Path, shown: object = None) -> None:
+    """Write a figure as PNG, whole or not at all, with a fingerprint of what it shows, as plain JSON would have it, so that
+    a test sees when it is out of date.
+    """
+    fingerprint = hashlib.sha256(json.dumps(shown).encode()).hexdigest()[:16]
     with utils.whole_or_not_at_all(path) as unfinished:
-        figure.savefig(unfinished, format="png", dpi=110, metadata={"Records": fingerprint(recorded)})
+        figure.savefig(unfinished, format="png", dpi=110, metadata={"Records": fingerprint})
     plt.close(figure)
 
 
-def fingerprint(recorded: Recorded) -> str:
-    """Of what a figure shows; it is stored in the file, so that a test sees when it is out of date."""
-    shown = [[key, seed, run.test_correct] for key, runs in recorded.items() for seed, run in runs.items()]
-    return hashlib.sha256(json.dumps(shown).encode()).hexdigest()[:16]
+def counts(recorded: Recorded) -> list[object]:
+    """What the figures of a study show."""
+    return [[key, seed, run.test_correct] for key, runs in recorded.items() for seed, run in runs.items()]
 
 
 def draw_steps(recorded: Recorded) -> Figure:

@@ -1,16 +1,18 @@
 """Tables, figures and `summary.json`, from the records alone: `python -m lab report` writes them into `lab/results/`."""
 
+import json
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 
 import utils
-from lab import compare, figures
+from lab import analysis, compare, figures
 from lab.peers import PEERS
 from lab.recipes import STUDIES, Study
 from lab.study import RECORDS
 
 RESULTS = RECORDS.parent
+TSNE = RESULTS / "tsne.json"  # as `python -m lab tsne` wrote it, of the ladder's last rung
 
 Runs = Mapping[int, utils.History]  # by seed
 
@@ -28,8 +30,7 @@ def report(folder: Path = RESULTS) -> None:
     with utils.whole_or_not_at_all(folder / "README.md") as unfinished:
         unfinished.write_text(_text(studies, peers))
     figures.draw_all(studies, folder)
-    if any(peers.values()):
-        figures.save(compare.draw(peers), folder / "peers.png", peers)
+    _draw_peers(peers, folder)
 
 
 def _recorded(study: Study) -> dict[str, Runs]:
@@ -151,7 +152,8 @@ def _table(name: str, recorded: Mapping[str, Runs]) -> str:
 
 
 def _markdown(titles: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    ruler = ["---"] + ["---:"] * (len(titles) - 1)
+    numbers = [any(line[i][:1] in "+-0123456789" for line in lines if line[i]) for i in range(len(titles))]
+    ruler = ["---:" if number else "---" for number in numbers]
     return "\n".join("| " + " | ".join(line) + " |" for line in [titles, ruler, *lines])
 
 
@@ -184,10 +186,33 @@ def paired(runs: Runs, others: Runs) -> utils.Difference | None:
 
 PEERS_HEAD = """## Peers: published systems, rebuilt and measured
 
-![Accuracy against parameters, measured and claimed](peers.png)
+![A row a system: measured and claimed](peers.png)
 
 Each is a recipe in `lab/peers.py`, trained by the same `fit` as the lesson's steps. *Claim* is what its author published, of *its runs*.
 """
+
+
+PICTURES = """
+### Which images?
+
+![Mistakes that two networks share](overlap.png)
+
+![t-SNE of pixels and features](tsne.png)
+
+### What their authors left open, and what was taken
+"""
+
+
+def _draw_peers(peers: Mapping[str, compare.Runs], folder: Path) -> None:
+    if any(peers.values()):
+        figures.save(compare.draw(peers), folder / "peers.png", shown=figures.counts(peers))
+    tested = compare.mistakes(peers)
+    if len(tested) > 1:
+        shown = [[name, one.mistakes] for name, one in tested.items()]
+        figures.save(analysis.show_overlap(tested), folder / "overlap.png", shown=shown)
+    if TSNE.exists():
+        content = json.loads(TSNE.read_text())
+        figures.save(analysis.show_tsne(content), folder / "tsne.png", shown=content)
 
 
 def _peers(peers: Mapping[str, compare.Runs]) -> str:
@@ -196,9 +221,11 @@ def _peers(peers: Mapping[str, compare.Runs]) -> str:
     parts = [
         PEERS_HEAD,
         _markdown(compare.TITLES, [compare.cells(row) for row in rows]),
-        f"\nHere, {compare.LEGEND}\n\n### What do parameters buy?\n",
+        f"\nHere, {compare.LEGEND}",
+        "\n### What do parameters buy?\n",
         _markdown(compare.SIZE_TITLES, compare.by_size(peers)),
-        f"\nHere, {compare.SIZE_LEGEND}\n\n### What their authors left open, and what was taken\n",
+        f"\nHere, {compare.SIZE_LEGEND} {compare.sentence(peers)}",
+        PICTURES,
         _markdown(["system", "left open: taken"], left_open),
     ]
     return "\n".join(parts) + "\n"

@@ -409,4 +409,5 @@ def test_the_command_line_names_what_it_knows():
     command = [sys.executable, "-m", "lab", "study", "nothing"]
     answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert answer.returncode == 2
-    assert "choose from" in answer.stderr
+    assert answer.stderr.startswith("there is no study 'nothing', expected one of consistency, ladder")
+    assert answer.stderr.count("\n") == 1
