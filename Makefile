@@ -2,7 +2,8 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-NOTEBOOKS := Session7_Step1.ipynb Session7_Step2.ipynb Session7_Step3.ipynb
+STEPS := Session7_Step1 Session7_Step2 Session7_Step3
+NOTEBOOKS := $(STEPS:=.ipynb) lab/Peers.ipynb
 SHELF := $(wildcard ../shared/mnist)
 
 # Several checkouts can share one copy of MNIST's archives.
@@ -27,7 +28,7 @@ verify: .venv/ready  ## the notebooks under nbval with full training, then every
 	$(BIN)/python -m pytest -v tests/verify_claims.py
 
 notebooks: .venv/ready  ## execute the notebooks in place, for whoever changes them
-	$(BIN)/python -m lab notebooks .
+	$(BIN)/python -m lab notebooks . $(STEPS) lab/Peers
 
 bench: .venv/ready  ## seconds an epoch beside the usual pipeline
 	$(BIN)/python -m lab bench

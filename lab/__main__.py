@@ -35,6 +35,7 @@ def _parser() -> argparse.ArgumentParser:
 def _add_evidence(commands: argparse._SubParsersAction) -> None:
     notebooks = commands.add_parser("notebooks", help="execute the three notebooks with full training")
     notebooks.add_argument("folder", type=Path, help="where the executed notebooks go")
+    notebooks.add_argument("names", nargs="*", help="in place of the three, such as lab/Peers")
 
     study = commands.add_parser("study", help="run what is missing of a study, one record a run")
     study.add_argument("name", help="one of those in lab/recipes.py and lab/peers.py")
@@ -87,9 +88,9 @@ def _add_peers(commands: argparse._SubParsersAction) -> None:
 def _run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
     # Each command imports what it alone needs, so that --help answers at once.
     if arguments.command == "notebooks":
-        from lab.notebooks import execute
+        from lab.notebooks import STEPS, execute
 
-        execute(arguments.folder)
+        execute(arguments.folder, arguments.names or STEPS)
     elif arguments.command == "study":
         from lab.study import run_study
 

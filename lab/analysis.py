@@ -25,7 +25,7 @@ from torch import Tensor, nn
 import utils
 from lab.figures import save
 from lab.recipes import Recipe
-from lab.train import Loaded, Tested, evaluate, load_model, make_transform, predict
+from lab.train import Tested, evaluate, load_model, make_transform, predict
 
 DIGITS = range(utils.CLASSES)
 
@@ -300,13 +300,15 @@ def show_wrong(digits: utils.Digits, tested: Mapping[str, Tested], title: str, c
 def compare_errors(paths: Sequence[Path], folder: Path) -> str:
     """Test several checkpoints and write `errors.json`, `overlap.png` and `wrong_for_all.png` into a folder; return the tables.
 
-    Raises as `load_model`, and ValueError for the same run twice.
+    Raises as `load_model`, and ValueError for the same file twice.
     """
+    for path in paths:
+        if sum(path.resolve() == other.resolve() for other in paths) > 1:
+            raise ValueError(f"{path} is given more than once, expected checkpoints of different runs")
     loaded = [load_model(path) for path in paths]
-    names = [_run_name(one) for one in loaded]
-    for name in names:
-        if names.count(name) > 1:
-            raise ValueError(f"{name} is given {names.count(name)} times, expected checkpoints of different runs")
+    names = [f"{one.name}, seed {one.seed}" for one in loaded]
+    # runs of one recipe and seed may still differ in the fields that they were given: then their folders tell them apart
+    names = [name if names.count(name) == 1 else f"{name}, {path.parent}" for name, path in zip(names, paths)]
     digits = utils.load_data(utils.pick_device())[1]
     tested = {name: evaluate(predict(one.model, one.recipe, digits), digits.labels) for name, one in zip(names, loaded)}
     shared, pairs = overlap(tested), commonest_pairs(tested)
@@ -320,10 +322,6 @@ def compare_errors(paths: Sequence[Path], folder: Path) -> str:
     title = f"{len(shared.by_all)} test images are wrong for all of {len(tested)} networks"
     save(show_wrong(digits, tested, title), folder / "wrong_for_all.png")
     return f"{describe_errors(tested)}\n\nerrors.json, overlap.png and wrong_for_all.png are in {folder}"
-
-
-def _run_name(loaded: Loaded) -> str:
-    return f"{loaded.name}, seed {loaded.seed}"
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -39,7 +39,7 @@ def parse(name: str, arguments: Sequence[str]) -> Asked:
     try:
         parsed = parser.parse_args(list(arguments))
     except jsonargparse.ArgumentError as error:
-        raise ValueError(_sentence(str(error))) from None
+        raise ValueError(_sentence(str(error), arguments)) from None
     changes = {one.name: getattr(parsed, one.name) for one in fields(Recipe)}
     changes = {field: value for field, value in changes.items() if value != getattr(recipe, field)}
     if "network" in changes and "switches" not in changes:
@@ -64,12 +64,16 @@ def _make_parser(name: str, recipe: Recipe) -> jsonargparse.ArgumentParser:
     return parser
 
 
-def _sentence(complaint: str) -> str:
+def _sentence(complaint: str, arguments: Sequence[str]) -> str:
     """The parser's complaint on one line, with the nearest field where one is unknown."""
     complaint = re.sub(r"\s+", " ", complaint).replace("<class '", "").replace("'>", "").strip()
     complaint = re.sub(r'Parser key "(\w+)": Expected an? (.+?)\. Got value: ', r"\1: expected \2, got ", complaint)
     complaint = complaint.replace('Parser key "config": ', "--config: ")
-    unknown = re.search(r"Option '([\w.]+)' is not accepted|unrecognized arguments: -*([\w.-]+)", complaint)
+    if complaint.startswith(("Problems parsing config", "Unexpected config")):
+        file = arguments[arguments.index("--config") + 1] if "--config" in arguments else "the config"
+        return f"{file} is not YAML with fields of a recipe, such as 'epochs: 3': {complaint}"
+    # worded so by the versions that requirements.txt allows
+    unknown = re.search(r"(?:Option|Key) '([\w.]+)' is not|[Uu]nrecognized arguments: -*([\w.-]+)", complaint)
     if not unknown:
         return complaint
     name = unknown[1] or unknown[2]

@@ -1,7 +1,8 @@
-"""Execute the three notebooks with their progress on the terminal, and sum them up in a table."""
+"""Execute notebooks with their progress on the terminal, and sum the three steps up in a table."""
 
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import nbformat
@@ -13,24 +14,36 @@ ROOT = Path(__file__).parent.parent
 STEPS = ("Session7_Step1", "Session7_Step2", "Session7_Step3")
 
 
-def execute(folder: Path) -> None:
-    """Execute the notebooks with full training, write them with their outputs into `folder`, and print the table."""
-    folder.mkdir(parents=True, exist_ok=True)
+def execute(folder: Path, names: Sequence[str] = STEPS) -> None:
+    """Execute notebooks, the steps with full training, write them with their outputs into `folder`, and print the table.
+
+    names: as in the repository, without the ending: "Session7_Step1", "lab/Peers"
+
+    Raises FileNotFoundError for a notebook that is not there, before any is executed.
+    """
+    for name in names:
+        if not (ROOT / f"{name}.ipynb").is_file():
+            raise FileNotFoundError(f"there is no notebook {name}.ipynb, expected one such as {STEPS[0]} or lab/Peers")
     minutes = {}
-    for step in STEPS:
-        print(f"{step}.ipynb", flush=True)
-        notebook = nbformat.read(ROOT / f"{step}.ipynb", as_version=4)
+    for name in names:
+        print(f"{name}.ipynb", flush=True)
+        path = ROOT / f"{name}.ipynb"
+        notebook = nbformat.read(path, as_version=4)
         started = time.perf_counter()
         # errors only: else each kernel warns of its unencrypted connection to this process
         quiet = ["--log-level=40"]
-        _Client(notebook, timeout=None, resources={"metadata": {"path": ROOT}}, extra_arguments=quiet).execute()
-        minutes[step] = (time.perf_counter() - started) / 60
+        _Client(notebook, timeout=None, resources={"metadata": {"path": path.parent}}, extra_arguments=quiet).execute()
+        minutes[name] = (time.perf_counter() - started) / 60
         _drop_timestamps(notebook)
-        nbformat.write(notebook, folder / f"{step}.ipynb")
-    print("\n" + summary(minutes))
+        executed = folder / f"{name}.ipynb"
+        executed.parent.mkdir(parents=True, exist_ok=True)
+        nbformat.write(notebook, executed)
+    steps = {name: spent for name, spent in minutes.items() if name in STEPS}
+    if steps:
+        print("\n" + summary(steps))
 
 
-def summary(minutes: dict[str, float]) -> str:
+def summary(minutes: Mapping[str, float]) -> str:
     """The closing table, made from the records that the notebooks left in `runs/`."""
     lines = ["step             parameters   best %   last five epochs, test %        minutes   consistently 99.4 %"]
     for step, spent in minutes.items():

@@ -18,6 +18,7 @@ from lab.recipes import STUDIES
 ROOT = Path(__file__).parent.parent
 STEPS = (1, 2, 3)
 NOTEBOOKS = {step: nbformat.read(ROOT / f"Session7_Step{step}.ipynb", as_version=4) for step in STEPS}
+NOTEBOOKS["peers"] = nbformat.read(ROOT / "lab/Peers.ipynb", as_version=4)
 
 
 def code_cells(step):
@@ -51,12 +52,12 @@ def constants(step):
 # The form
 
 
-@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("step", NOTEBOOKS)
 def test_cells_were_executed_from_top_to_bottom(step):
     assert [cell.execution_count for cell in code_cells(step)] == list(range(1, len(code_cells(step)) + 1))
 
 
-@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("step", NOTEBOOKS)
 def test_outputs_hold_no_errors_no_warnings_and_no_progress(step):
     for cell in code_cells(step):
         for output in cell.outputs:
@@ -67,7 +68,7 @@ def test_outputs_hold_no_errors_no_warnings_and_no_progress(step):
         assert "\r" not in text_of(cell)
 
 
-@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("step", NOTEBOOKS)
 def test_a_cell_is_short_and_has_a_sentence_before_it(step):
     for before, cell in pairwise(NOTEBOOKS[step].cells):
         if cell.cell_type == "code":
@@ -84,7 +85,7 @@ def test_a_notebook_opens_with_target_result_analysis_and_closes_with_exercises(
     assert len(re.findall(r"^\d\. ", cells[-1].source, re.MULTILINE)) >= 2
 
 
-@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("step", NOTEBOOKS)
 def test_a_notebook_defines_no_network_and_no_loop_of_training(step):
     for cell in code_cells(step):
         for node in ast.walk(ast.parse(cell.source)):
@@ -339,5 +340,10 @@ sys.modules["google.colab.files"].upload = copies
 
 
 def test_records_and_figures_name_no_place_of_the_machine_that_made_them():
-    for path in [*ROOT.glob("*.ipynb"), *ROOT.glob("lab/results/**/*.json"), ROOT / "README.md"]:
+    for path in [
+        *ROOT.glob("*.ipynb"),
+        ROOT / "lab/Peers.ipynb",
+        *ROOT.glob("lab/results/**/*.json"),
+        ROOT / "README.md",
+    ]:
         assert not re.search(r"/(home|root|work|tmp|Users)/", path.read_text()), path

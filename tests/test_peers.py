@@ -385,7 +385,7 @@ YAMLS = {
         ("test fit.pt", "fit.pt is not a checkpoint that `python -m lab train` has written"),
         ("tsne random.pt", "random.pt is not a checkpoint"),
         ("errors random.pt", "random.pt is not a checkpoint"),
-        ("errors good.pt good.pt", "lenet, seed 0 is given 2 times, expected checkpoints of different runs"),
+        ("errors good.pt good.pt", "good.pt is given more than once, expected checkpoints of different runs"),
         ("test good.pt none.png", "there is no image none.png, expected a picture of one digit"),
         ("test good.pt field.yaml", "field.yaml is not an image that can be read, expected a PNG or JPEG"),
         ("test good.pt blank.png", "blank.png is all of one shade, expected a picture of one digit"),
@@ -498,6 +498,15 @@ def test_errors_are_those_of_all_networks(trained, few, monkeypatch, capsys):
     assert content["shared"] == [[len(one), len(one & other)], [len(one & other), len(other)]]
     assert Image.open("out/overlap.png").size > (100, 100) < Image.open("out/wrong_for_all.png").size
     assert "lenet, seed 1" in capsys.readouterr().out
+
+
+def test_two_runs_of_one_recipe_and_seed_are_told_apart_by_their_folders(trained, few, monkeypatch, capsys):
+    run(replace(SMALL, epochs=1, patience=0), seed=0, show=False, folder=Path("shorter"), name="lenet")
+    assert command(monkeypatch, "errors", trained[0], "shorter/model.pt") == 0
+    assert set(json.loads(Path("runs/errors/errors.json").read_text())["networks"]) == {
+        "lenet, seed 0, runs/lenet/0",
+        "lenet, seed 0, shorter",
+    }
 
 
 def test_tsne_has_three_panels_of_every_image(trained, few, monkeypatch, capsys):
