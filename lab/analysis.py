@@ -10,7 +10,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 from sklearn.manifold import TSNE
 from sklearn.metrics import (
     ConfusionMatrixDisplay,
@@ -183,7 +183,9 @@ def read_image(path: Path) -> Tensor:
     if not path.is_file():
         raise FileNotFoundError(f"there is no image {path}, expected a picture of one digit")
     try:
-        gray = np.asarray(Image.open(path).convert("L"), dtype=np.float32)
+        picture = ImageOps.exif_transpose(Image.open(path)).convert("RGBA")  # upright, as the camera was held
+        page = Image.new("RGBA", picture.size, "white")  # what shows through where a drawing is transparent
+        gray = np.asarray(Image.alpha_composite(page, picture).convert("L"), dtype=np.float32)
     except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError):
         raise ValueError(f"{path} is not an image that can be read, expected a PNG or JPEG of one digit") from None
     border = np.concatenate([gray[0], gray[-1], gray[:, 0], gray[:, -1]])

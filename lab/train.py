@@ -247,6 +247,8 @@ def log(recipe: Recipe, history: utils.History, tested: Tested | None = None) ->
         lines.append(f"kept: epoch {kept}, the best on {history.test_images:,} validation images, {percent}")
     else:
         lines.append(f"kept: epoch {kept}, the last one")
+    if history.dataset != "MNIST":
+        lines.append(f"this is not MNIST but {history.dataset}")
     if is_out_of_patience(recipe, history):
         lines.append(f"stopped early: no better epoch for {recipe.patience}")
     if tested:

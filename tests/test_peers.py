@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -216,6 +217,7 @@ def test_every_recipe_trains_an_epoch_and_leaves_its_folder(few, name):
     assert (loaded.recipe, loaded.name, loaded.seed, loaded.epoch) == (recipe, name, 0, 1)
     assert training.evaluate(training.predict(loaded.model, recipe, few[1]), few[1].labels) == trained.tested
     assert f"test: {trained.tested.accuracy:.2f} % of 200 images" in (folder / "log.txt").read_text()
+    shutil.rmtree(folder)  # 26 million parameters and two moments of each: pytest would keep them
 
 
 def test_what_is_tested_is_what_the_last_epoch_measured_where_nothing_validates(few):
@@ -294,6 +296,12 @@ def test_a_killed_process_leaves_a_run_that_goes_on(tmp_path, monkeypatch):
         assert "kept: epoch 2, the last one" in said and f"are in {folder}" in said
     assert contents(tmp_path / "parts") == contents(tmp_path / "whole")
     assert not leftovers(tmp_path / "whole")
+
+
+def test_a_run_on_the_stand_in_says_so(monkeypatch, tmp_path):
+    monkeypatch.setenv("SESSION7_DATASET", "digits")
+    run(replace(SMALL, epochs=1), seed=0, show=False, folder=tmp_path)
+    assert "this is not MNIST but scikit-learn's 1,797 digits" in (tmp_path / "log.txt").read_text()
 
 
 def test_a_run_may_be_asked_for_more_epochs_later(few):
@@ -566,14 +574,21 @@ def test_the_data_are_what_they_should_be(mnist, monkeypatch, tmp_path, capsys):
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("dark_on_light", [False, True])
-def test_a_picture_of_an_mnist_digit_is_read_as_that_digit(mnist, tmp_path, dark_on_light):
+@pytest.mark.parametrize("kind", ["light on dark", "dark on light", "transparent", "turned"])
+def test_a_picture_of_an_mnist_digit_is_read_as_that_digit(mnist, tmp_path, kind):
     """Five times as large, off the centre, on a wide page: the image that comes back is nearly the one of MNIST."""
     original = mnist[1].images[0]
     large = original.repeat_interleave(5, 0).repeat_interleave(5, 1).numpy()
     page = np.zeros((300, 400), dtype=np.uint8)
     page[20:160, 200:340] = large
-    Image.fromarray(255 - page if dark_on_light else page).convert("RGB").save(tmp_path / "seven.png")
+    picture = Image.fromarray(page if kind == "light on dark" else 255 - page).convert("RGB")
+    exif = Image.Exif()
+    if kind == "transparent":  # black strokes on nothing
+        picture = Image.new("RGBA", (400, 300))
+        picture.putalpha(Image.fromarray(page))
+    elif kind == "turned":  # as a phone stores it that was held upright
+        picture, exif[0x0112] = picture.rotate(90, expand=True), 6
+    picture.save(tmp_path / "seven.png", exif=exif)
     back = analysis.read_image(tmp_path / "seven.png")
     assert back.dtype == torch.uint8 and back.shape == (28, 28)
     assert (back.float() - original.float()).abs().mean() < 1  # of 255
@@ -702,3 +717,18 @@ def test_a_system_without_mistakes_on_record_cannot_be_paired():
 
 def test_configs_of_runs_are_yaml_that_others_can_read():
     assert yaml.safe_load(training.config(PEERS["web_app"].recipe, 3))["weight_decay"] == 1e-3
+
+
+def test_the_readme_has_the_rows_of_the_comparison(rows):
+    """The difference in the last column is held to the report by another test."""
+    lines = [
+        line.strip("| ").split(" |") for line in (ROOT / "README.md").read_text().splitlines() if line.startswith("| `")
+    ]
+    shown = {
+        cells[0].strip("`"): [cell.strip() for cell in cells[1:5]] for cells in lines if cells[0].strip("`") in PEERS
+    }
+    assert len(shown) >= 8 and "two_branches_regularized" in shown
+    for name, cells in shown.items():
+        row = rows[name]
+        claim = "" if row.claim is None else f"{row.claim:.2f}"
+        assert cells == [f"{row.parameters:,}", claim, f"{row.mean:.2f}", str(row.runs)], name
