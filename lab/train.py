@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR
 from torchvision.transforms import v2
 
 import utils
+from lab import figures
 from lab.recipes import Recipe
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -234,8 +235,7 @@ class _Kept:
         figure = utils.show_curves(history, measured_on(self.recipe))
         accuracy = figure.axes[0]
         accuracy.set_ylim(bottom=min(accuracy.get_ylim()[0], *history.test_accuracy))  # a network may begin low
-        with utils.whole_or_not_at_all(self.folder / "curves.png") as unfinished:
-            figure.savefig(unfinished, format="png", dpi=110)
+        figures.save(figure, self.folder / "curves.png", shown=history.test_correct)
 
 
 def log(recipe: Recipe, history: utils.History, tested: Tested | None = None) -> str:
