@@ -26,7 +26,7 @@ from lab import analysis, compare, networks, peers, study
 from lab import train as training
 from lab.config import parse
 from lab.peers import PEERS
-from lab.recipes import Recipe
+from lab.recipes import Recipe, Study
 from lab.train import Tested, best_epoch, load_model, run
 
 ROOT = Path(__file__).parent.parent
@@ -310,6 +310,20 @@ def test_a_run_may_be_asked_for_more_epochs_later(few):
     run(recipe, seed=0, show=False, folder=Path("parts"))
     run(recipe, seed=0, show=False, folder=Path("whole"))
     assert contents(Path("parts")) == contents(Path("whole"))
+
+
+def test_a_study_of_systems_leaves_records_with_mistakes_and_a_folder_a_run(few, monkeypatch):
+    monkeypatch.setattr(study, "RECORDS", Path("records"))
+    monkeypatch.setattr(study, "cores", lambda: 1)  # in this process, which sees few images
+    monkeypatch.setitem(peers.STUDIES, "tiny", Study("?", 2, {"small": SMALL}))
+    study.run_study("tiny")
+    for seed in (0, 1):
+        record = json.loads(study.record_path(SMALL, seed).read_text())
+        kept = load_model(Path("runs/small", str(seed), "model.pt"))
+        assert (kept.name, kept.seed, kept.epoch) == ("small", seed, record["test"]["epoch"])
+        tested = training.evaluate(training.predict(kept.model, SMALL, few[1]), few[1].labels)
+        assert asdict(tested).items() <= record["test"].items()
+        assert "held_out_correct" in record["history"] and "test_correct" not in record["history"]
 
 
 @pytest.mark.parametrize(
