@@ -161,7 +161,7 @@ TITLES = ("system", "parameters", "claim", "runs", "mean", "std", "mean - claim"
 
 def cells(row: Row) -> list[str]:
     """A row of the table, as text."""
-    met = {True: "yes", False: "no", None: ""}[row.met]
+    met = {True: "yes", False: f"no: {PEERS[row.system].why}", None: ""}[row.met]
     return [
         row.system,
         f"{row.parameters:,}",
