@@ -225,14 +225,20 @@ SIZE_LEGEND = f"""the difference is paired on the test images, of the runs whose
 lesson's last step."""
 
 
-def table(titles: Sequence[str], lines: Sequence[Sequence[str]], words: Sequence[int] = (0,)) -> str:
-    """A table as text: the columns of `words` start at the left, the others, of numbers, end at the right."""
+def table(titles: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """A table as text: numbers end at the right of their column, words start at its left."""
     widths = [max(len(line[i]) for line in [titles, *lines]) for i in range(len(titles))]
+    numbers = are_numbers(lines)
     aligned = [
-        [cell.ljust(width) if i in words else cell.rjust(width) for i, (cell, width) in enumerate(zip(line, widths))]
+        [cell.rjust(width) if number else cell.ljust(width) for cell, width, number in zip(line, widths, numbers)]
         for line in [titles, *lines]
     ]
     return "\n".join("  ".join(line).rstrip() for line in aligned)
+
+
+def are_numbers(lines: Sequence[Sequence[str]]) -> list[bool]:
+    """Of each column, whether its cells begin with a number, as far as they are filled."""
+    return [all(cell[0] in "+-0123456789" for cell in column if cell not in ("", "not run")) for column in zip(*lines)]
 
 
 def listing() -> str:
@@ -244,9 +250,7 @@ def listing() -> str:
         )
         parameters = models.count_parameters(peer.recipe.make_network())
         lines.append([name, f"{parameters:,}", str(peer.recipe.epochs), claim, peer.system, peer.left_open])
-    return table(
-        ["recipe", "parameters", "epochs", "claim", "system", "left open by its author: taken here"], lines, (0, 4, 5)
-    )
+    return table(["recipe", "parameters", "epochs", "claim", "system", "left open by its author: taken here"], lines)
 
 
 def as_json() -> str:

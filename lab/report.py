@@ -152,8 +152,7 @@ def _table(name: str, recorded: Mapping[str, Runs]) -> str:
 
 
 def _markdown(titles: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    numbers = [any(line[i][:1] in "+-0123456789" for line in lines if line[i]) for i in range(len(titles))]
-    ruler = ["---:" if number else "---" for number in numbers]
+    ruler = ["---:" if number else "---" for number in compare.are_numbers(lines)]
     return "\n".join("| " + " | ".join(line) + " |" for line in [titles, ruler, *lines])
 
 
