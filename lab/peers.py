@@ -98,7 +98,7 @@ RUNGS: dict[str, Peer] = {
     "lenet_7_sgd": _rung(
         _SGD,
         99.20,
-        why="ten epochs at this rate are too few, the training images are not learned either; see lenet_7_rate_0.01",
+        why="ten epochs at this rate are too few: the loss still falls; see lenet_7_rate_0.01",
     ),
 }
 
