@@ -206,7 +206,10 @@ def sentence(runs: Mapping[str, Runs]) -> str:
         return ""
     largest, ours = max(sized), next(iter(runs[OURS].values())).parameters
     difference = paired_on_images(runs[sized[largest]], runs[OURS])
-    return f"{sized[largest]} has {largest:,} parameters, {largest / ours:,.0f} times the {ours:,} of {OURS}, and {difference} points more."
+    return (
+        f"{sized[largest]} has {largest:,} parameters, {largest / ours:,.0f} times the {ours:,} of {OURS}; its accuracy less "
+        f"that of {OURS} is {difference} points."
+    )
 
 
 def text() -> str:
