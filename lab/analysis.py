@@ -51,7 +51,7 @@ def show_classes(train: utils.Digits, test: utils.Digits) -> Figure:
     """The share of each digit among the training and the test images."""
     figure, axes = plt.subplots(figsize=(9, 3.2), layout="constrained")
     for shift, (name, digits) in zip((-0.2, 0.2), (("training", train), ("test", test))):
-        shares = 100 * digits.labels.bincount(minlength=utils.CLASSES).cpu() / len(digits)
+        shares = 100 * digits.labels.bincount(minlength=utils.CLASSES).cpu().numpy() / len(digits)
         axes.bar(np.array(DIGITS) + shift, shares, width=0.4, label=f"{len(digits):,} {name} images")
     axes.axhline(10, color="gray", linestyle="--", linewidth=1)
     axes.set(xticks=list(DIGITS), xlabel="digit", ylabel="percent", title="How often each digit occurs")

@@ -68,8 +68,8 @@ def _summarize(name: str, recorded: Mapping[str, Runs]) -> dict[str, dict[str, o
 
 HEAD = """# What the records say
 
-`python -m lab report` makes this page, its figures and `summary.json` from the {count} runs in `records/`; nothing here is
-typed. One run is one file, named after the hash of its recipe and its seed; a recipe that stands in two studies was run once.
+`python -m lab report` makes this page, its figures and `summary.json` from the {count} runs in `records/`; no figure here
+is typed. One run is one file, named after the hash of its recipe and its seed; a recipe that stands in two studies was run once.
 
 - *Mean* and *worst* are of the last five epochs, in percent of 10,000 images, over all seeds of the row; *spread* is the
   standard deviation of the seeds' means; *gap* the accuracy after the last epoch on the training images, seen as the test

@@ -332,8 +332,11 @@ def test_every_committed_record_is_of_a_recipe_in_the_code():
         assert Recipe(**record["recipe"]) == recipe, path
         assert path == studies.record_path(recipe, history.seed)
         assert len(history) == recipe.epochs or recipe.patience, path
-        assert history.dataset == "MNIST" and history.test_images == 10_000, path
-        assert history.train_images == (50_000 if recipe.held_out else 60_000), path
+        held = (
+            10_000 if recipe.held_out else round(recipe.validation * 60_000)
+        )  # the rest of the training images trains
+        assert history.dataset == "MNIST" and history.test_images == (held or 10_000), path
+        assert history.train_images == 60_000 - held, path
 
 
 @pytest.mark.parametrize("study", ["consistency", "ladder", "ablation", "frontier", "epochs"])
