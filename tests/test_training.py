@@ -136,13 +136,14 @@ def test_maps_lie_in_memory_as_is_fastest_and_the_numbers_are_the_same(stand_in,
     assert [loss for loss, _ in measured] == pytest.approx([loss for loss, _ in expected], rel=1e-4)
 
 
-def test_channels_lie_last_for_separable_convolutions_on_a_processor():
-    separable, whole = models.Model_2(), models.Model_2(separable=False)
+def test_channels_lie_last_for_separable_and_for_wide_convolutions_on_a_processor():
+    narrow = models.Model_2((10, 16, 12, 12, 12), capacity=14, separable=False)
     last, first = torch.channels_last, torch.contiguous_format
     layouts = [
-        [utils.fast_layout(model, torch.device(d)) for d in ("cpu", "cuda", "mps")] for model in (separable, whole)
+        [utils.fast_layout(model, torch.device(d)) for d in ("cpu", "cuda", "mps")]
+        for model in (models.Model_2(), models.Model_2(separable=False), narrow)
     ]
-    assert layouts == [[last, first, first], [first] * 3]
+    assert layouts == [[last, first, first], [last, first, first], [first] * 3]
 
 
 @pytest.mark.parametrize("outputs", [9, 11, 1])
