@@ -46,16 +46,14 @@ class Recipe:
     gamma: float = 1.0
     plain_epochs: int = 0
     bfloat16: bool = True  # where the device is fast at it
-    held_out: bool = (
-        False  # train on the first 50,000 training images and measure on the last 10,000, never on the test's
-    )
+    # train on the first 50,000 training images and measure on the last 10,000, never on the test images
+    held_out: bool = False
     optimizer: str = _later("nesterov")  # SGD with Nesterov's momentum, or one of the other OPTIMIZERS
     mean: float = _later(utils.MNIST_MEAN)  # a pixel of [0, 1], less the mean and over std, is what the network sees
     std: float = _later(utils.MNIST_STD)
     flip: float = _later(0.0)  # probability of a training image to be mirrored left to right
-    validation: float = _later(
-        0.0
-    )  # the last of the training images, as a fraction, choose the epoch; the test is for that one
+    # the last of the training images, as a fraction, choose the epoch; the test images are for that one
+    validation: float = _later(0.0)
     patience: int = _later(0)  # stop after so many epochs without a better one; 0 for never
 
     def __post_init__(self) -> None:
