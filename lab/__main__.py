@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,10 @@ def main() -> None:
         _parser().error(f"unrecognized arguments: {' '.join(rest)}")
     try:
         _run(arguments, rest)
+        sys.stdout.flush()
+    except BrokenPipeError:  # its reader has enough, as `| head` has
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it ends
+        sys.exit(1)
     except (ValueError, FileNotFoundError) as error:  # what was asked for cannot be
         print(error, file=sys.stderr)
         sys.exit(2)
@@ -148,18 +153,26 @@ def _train(name: str, rest: Sequence[str]) -> None:
 
 
 def _analyse(arguments: argparse.Namespace) -> None:
-    from lab import analysis
-
     if arguments.command == "test" and arguments.images:
-        print(analysis.classify(arguments.checkpoint, arguments.images))
+        from lab.pictures import classify
+
+        print(classify(arguments.checkpoint, arguments.images))
     elif arguments.command == "test":
-        print(analysis.test(arguments.checkpoint))
+        from lab.analysis import test
+
+        print(test(arguments.checkpoint))
     elif arguments.command == "tsne":
-        print(analysis.tsne(arguments.checkpoint))
+        from lab.tsne import tsne
+
+        print(tsne(arguments.checkpoint))
     elif arguments.command == "errors":
-        print(analysis.compare_errors(arguments.checkpoints, arguments.folder))
+        from lab.errors import compare_errors
+
+        print(compare_errors(arguments.checkpoints, arguments.folder))
     else:
-        print(analysis.data(Path("runs/data")))
+        from lab.analysis import data
+
+        print(data(Path("runs/data")))
 
 
 if __name__ == "__main__":

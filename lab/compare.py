@@ -3,14 +3,13 @@
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 from scipy.stats import t as student_t
 
-import models
 import utils
 from lab.peers import PEERS, Peer
 from lab.study import RECORDS
@@ -24,22 +23,22 @@ class Row:
     """One system. Accuracies in percent of the test images, with the weights that a run keeps: those of its best
     validation epoch, or of its last. `std` is over runs, and None for one; `mean` is None where nothing is recorded.
 
-    `difference` is mean - claim, `reach` how far luck alone may put it to either side, `met` whether the claim is reached
-    within that; None where there is no claim.
+    `difference` is mean - claim, `reach` how far luck alone may put it to either side, `met` whether the claim is
+    reached within that; None where there is no claim.
     """
 
     system: str
     group: str
     parameters: int
-    claim: float | None
-    claim_runs: int | None
-    mean: float | None
-    std: float | None
     runs: int
-    seconds_per_epoch: float | None
-    difference: float | None
-    reach: float | None
-    met: bool | None
+    claim: float | None = None
+    claim_runs: int | None = None
+    mean: float | None = None
+    std: float | None = None
+    seconds_per_epoch: float | None = None
+    difference: float | None = None
+    reach: float | None = None
+    met: bool | None = None
 
 
 class Runs(dict[int, utils.History]):
@@ -104,34 +103,24 @@ def rows(runs: Mapping[str, Runs]) -> list[Row]:
 
 
 def _row(name: str, peer: Peer, runs: Runs) -> Row:
-    accuracies = runs.accuracies
-    mean = float(np.mean(accuracies)) if runs else None
-    std = float(np.std(accuracies, ddof=1)) if len(runs) > 1 else None
-    difference = reach = None
+    row = Row(system=name, group=peer.system, parameters=peer.recipe.parameters, runs=len(runs))
+    if runs:
+        seconds = [second for run in runs.values() for second in run.seconds]
+        row = replace(row, mean=float(np.mean(runs.accuracies)), seconds_per_epoch=float(np.median(seconds)))
+    if len(runs) > 1:
+        row = replace(row, std=float(np.std(runs.accuracies, ddof=1)))
+    if peer.claim is not None:
+        row = replace(row, claim=peer.claim, claim_runs=peer.claim_runs)
     if runs and peer.claim is not None:
-        difference, reach = mean - peer.claim, _reach(mean, std, len(runs), peer.claim_runs)
-    return Row(
-        system=name,
-        group=peer.system,
-        parameters=models.count_parameters(peer.recipe.make_network()),
-        claim=peer.claim,
-        claim_runs=peer.claim_runs if peer.claim is not None else None,
-        mean=mean,
-        std=std,
-        runs=len(runs),
-        seconds_per_epoch=float(np.median([second for run in runs.values() for second in run.seconds]))
-        if runs
-        else None,
-        difference=difference,
-        reach=reach,
-        met=None if difference is None else difference >= -reach,
-    )
+        difference, reach = row.mean - peer.claim, _reach(row.mean, row.std, len(runs), peer.claim_runs)
+        row = replace(row, difference=difference, reach=reach, met=difference >= -reach)
+    return row
 
 
 def _reach(mean: float, std: float | None, runs: int, claim_runs: int) -> float:
-    """How far, in points, the mean of so many runs and a claim of so many may lie apart by the luck of the seeds alone, in 95 of 100
-    cases. The claim's runs are taken to spread as ours; where there is one run of ours, a standard error of the test images
-    stands in for the spread.
+    """How far, in points, the mean of so many runs and a claim of so many may lie apart by the luck of the seeds alone,
+    in 95 of 100 cases. The claim's runs are taken to spread as ours; where there is one run of ours, a standard error of
+    the test images stands in for the spread.
     """
     factor = math.sqrt(1 / runs + 1 / claim_runs)
     if std is None:
@@ -161,7 +150,6 @@ TITLES = ("system", "parameters", "claim", "runs", "mean", "std", "mean - claim"
 
 def cells(row: Row) -> list[str]:
     """A row of the table, as text."""
-    met = {True: "yes", False: f"no: {PEERS[row.system].why}", None: ""}[row.met]
     return [
         row.system,
         f"{row.parameters:,}",
@@ -171,16 +159,21 @@ def cells(row: Row) -> list[str]:
         f"{row.std:.2f}" if row.std is not None else "",
         f"{row.difference:+.2f} (luck: {row.reach:.2f})" if row.difference is not None else "",
         f"{row.seconds_per_epoch:.1f}" if row.runs else "",
-        met,
+        {True: "yes", False: "no", None: ""}[row.met],
     ]
+
+
+def reasons(rows: Sequence[Row]) -> list[str]:
+    """A sentence for each claim that is not met."""
+    return [f"{row.system} misses its claim: {PEERS[row.system].why}" for row in rows if row.met is False]
 
 
 SIZE_TITLES = ("system", "parameters", "times ours", "wrong of 10,000", f"accuracy, less that of {OURS}")
 
 
 def by_size(runs: Mapping[str, Runs]) -> list[list[str]]:
-    """What parameters buy: systems from small to large, with their mistakes, and the difference to Step 3, paired on the
-    test images.
+    """What parameters buy: systems from small to large, with their mistakes, and the difference to Step 3, paired on
+    the test images.
     """
     measured = sorted((row for row in rows(runs) if row.runs), key=lambda row: row.parameters)
     ours = next((row for row in measured if row.system == OURS), None)
@@ -200,15 +193,16 @@ def by_size(runs: Mapping[str, Runs]) -> list[list[str]]:
 
 
 def sentence(runs: Mapping[str, Runs]) -> str:
-    """What Step 3 gives up against the largest measured system."""
-    sized = {row.parameters: row.system for row in rows(runs) if runs[row.system].tested}
-    if not sized or not runs[OURS].tested:
+    """What Step 3 gives up against the largest measured system; of two as large, the more accurate one."""
+    tested = {row.system: row for row in rows(runs) if runs[row.system].tested}
+    if OURS not in tested:
         return ""
-    largest, ours = max(sized), next(iter(runs[OURS].values())).parameters
-    difference = paired_on_images(runs[sized[largest]], runs[OURS])
+    ours, largest = tested[OURS], max(tested.values(), key=lambda row: (row.parameters, row.mean))
+    times = largest.parameters / ours.parameters
+    difference = paired_on_images(runs[largest.system], runs[OURS])
     return (
-        f"{sized[largest]} has {largest:,} parameters, {largest / ours:,.0f} times the {ours:,} of {OURS}; its accuracy less "
-        f"that of {OURS} is {difference} points."
+        f"{largest.system} has {largest.parameters:,} parameters, {times:,.0f} times the {ours.parameters:,} of {OURS}; "
+        f"its accuracy less that of {OURS} is {difference} points."
     )
 
 
@@ -216,16 +210,16 @@ def text() -> str:
     """Both tables, with what they mean."""
     runs = recorded()
     both = rows(runs)
-    parts = [table(TITLES, [cells(row) for row in both]), LEGEND, table(SIZE_TITLES, by_size(runs)), SIZE_LEGEND]
-    return "\n\n".join([*parts, sentence(runs)])
+    parts = [table(TITLES, [cells(row) for row in both]), "\n".join(reasons(both)), LEGEND]
+    return "\n\n".join([*parts, table(SIZE_TITLES, by_size(runs)), SIZE_LEGEND, sentence(runs)])
 
 
-LEGEND = """claim and mean in percent of the 10,000 test images, with the weights of the best validation epoch, or of the last where all
-60,000 images train; std over runs; 'luck' is how far seeds alone may put our mean from the claim, either way, in 95 of 100
-cases; seconds an epoch on one core, training and measuring."""
+LEGEND = """claim and mean in percent of the 10,000 test images, with the weights of the best validation epoch, or of the
+last where all 60,000 images train; std over runs; 'luck' is how far seeds alone may put our mean from the claim, either
+way, in 95 of 100 cases; seconds an epoch on one core, training and measuring."""
 
-SIZE_LEGEND = f"""the difference is paired on the test images, of the runs whose mistakes are recorded, with its 95 % interval; {OURS} is this
-lesson's last step."""
+SIZE_LEGEND = f"""the difference is paired on the test images, of the runs whose mistakes are recorded, with its 95 %
+interval; {OURS} is this lesson's last step."""
 
 
 def table(titles: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
@@ -251,7 +245,7 @@ def listing() -> str:
         claim = (
             f"{peer.claim:.2f}, {peer.claim_runs} run{'s' * (peer.claim_runs > 1)}" if peer.claim is not None else ""
         )
-        parameters = models.count_parameters(peer.recipe.make_network())
+        parameters = peer.recipe.parameters
         lines.append([name, f"{parameters:,}", str(peer.recipe.epochs), claim, peer.system, peer.left_open])
     return table(["recipe", "parameters", "epochs", "claim", "system", "left open by its author: taken here"], lines)
 

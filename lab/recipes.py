@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 
+import torch
 from torch import nn
 
 import models
@@ -98,6 +99,12 @@ class Recipe:
             return self._network_class()(**self.switches)
         except TypeError as error:
             raise ValueError(f"{self.network} does not take the switches {self.switches}: {error}") from None
+
+    @property
+    def parameters(self) -> int:
+        """How many the network has; it is built without memory for them."""
+        with torch.device("meta"):
+            return models.count_parameters(self.make_network())
 
     @property
     def validates(self) -> bool:

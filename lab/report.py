@@ -6,7 +6,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import utils
-from lab import analysis, compare, figures
+from lab import compare, errors, figures, tsne
 from lab.peers import PEERS
 from lab.recipes import STUDIES, Study
 from lab.study import RECORDS
@@ -208,10 +208,10 @@ def _draw_peers(peers: Mapping[str, compare.Runs], folder: Path) -> None:
     tested = compare.mistakes(peers)
     if len(tested) > 1:
         shown = [[name, one.mistakes] for name, one in tested.items()]
-        figures.save(analysis.show_overlap(tested), folder / "overlap.png", shown=shown)
+        figures.save(errors.show_overlap(tested), folder / "overlap.png", shown=shown)
     if TSNE.exists():
         content = json.loads(TSNE.read_text())
-        figures.save(analysis.show_tsne(content), folder / "tsne.png", shown=content)
+        figures.save(tsne.show_tsne(content), folder / "tsne.png", shown=content)
 
 
 def _peers(peers: Mapping[str, compare.Runs]) -> str:
@@ -220,6 +220,7 @@ def _peers(peers: Mapping[str, compare.Runs]) -> str:
     parts = [
         PEERS_HEAD,
         _markdown(compare.TITLES, [compare.cells(row) for row in rows]),
+        "".join(f"\n- {reason}" for reason in compare.reasons(rows)),
         f"\nHere, {compare.LEGEND}",
         "\n### What do parameters buy?\n",
         _markdown(compare.SIZE_TITLES, compare.by_size(peers)),

@@ -1,0 +1,91 @@
+"""Images as points on a plane: by their pixels, and by the features of a network before and after its training."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from sklearn.manifold import TSNE
+from sklearn.neighbors import KNeighborsClassifier
+from torch import Tensor, nn
+
+import utils
+from lab.figures import save
+from lab.recipes import Recipe
+from lab.train import load_model, predict
+
+
+@torch.no_grad()
+def features(model: nn.Module, recipe: Recipe, digits: utils.Digits) -> np.ndarray:
+    """What the last layer with weights reads, an image a row: the hundred features of the deeper LeNet, say."""
+    last = [layer for layer in model.modules() if isinstance(layer, (nn.Linear, nn.Conv2d))][-1]
+    seen: list[Tensor] = []
+    hook = last.register_forward_pre_hook(lambda layer, inputs: seen.append(inputs[0].flatten(1)))
+    try:
+        predict(model, recipe, digits)
+    finally:
+        hook.remove()
+    return torch.cat(seen).float().cpu().numpy()
+
+
+NEIGHBOURS = 10
+
+
+def embed(points: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, float]:
+    """Points of many dimensions on a plane by t-SNE (van der Maaten and Hinton, 2008), so that near ones stay near.
+
+    And how well the plane keeps the classes apart: the percentage of points that most of their ten nearest others share
+    a class with.
+    """
+    plane = TSNE(n_components=2, init="pca", perplexity=30, random_state=0).fit_transform(points)
+    neighbours = KNeighborsClassifier(NEIGHBOURS).fit(plane, labels)
+    nearest = neighbours.kneighbors(return_distance=False)  # without the point itself
+    voted = np.array([np.bincount(labels[row], minlength=utils.CLASSES).argmax() for row in nearest])
+    return plane, 100 * float((voted == labels).mean())
+
+
+def tsne(path: Path, images: int = 1_000) -> str:
+    """Draw the first test images by their pixels, by the features of the untrained network, and by those of the trained
+    one, into `tsne.png` beside the checkpoint, with the points in `tsne.json`. Raises as `load_model`.
+    """
+    loaded = load_model(path)
+    digits = utils.load_data(utils.pick_device())[1][:images]
+    utils.seed_everything(loaded.seed)
+    untrained = loaded.recipe.make_network().to(utils.pick_device())  # the weights that the run began with
+    labels = digits.labels.cpu().numpy()
+    sources = {
+        "raw pixels": digits.images.flatten(1).cpu().numpy() / 255,
+        "untrained network": features(untrained, loaded.recipe, digits),
+        "trained network": features(loaded.model, loaded.recipe, digits),
+    }
+    panels = {}
+    for name, points in sources.items():
+        plane, together = embed(points, labels)
+        panels[name] = {"dimensions": points.shape[1], "neighbours": together, "points": plane.round(2).tolist()}
+    content = {"name": loaded.name, "seed": loaded.seed, "labels": labels.tolist(), "panels": panels}
+    utils.write_json(path.parent / "tsne.json", content)
+    save(show_tsne(content), path.parent / "tsne.png")
+    lines = [f"{name:<18} {one['dimensions']:>4} dimensions: {one['neighbours']:.1f} %" for name, one in panels.items()]
+    head = f"share of {len(labels):,} test images that have mostly their own class among their {NEIGHBOURS} nearest"
+    return "\n".join([head, *lines, f"tsne.png and tsne.json are in {path.parent}"])
+
+
+def show_tsne(content: Mapping[str, object]) -> Figure:
+    """The three panels of `tsne`, from what it wrote."""
+    labels = np.array(content["labels"])
+    figure, grid = plt.subplots(1, 3, figsize=(13, 4.9), layout="constrained")
+    for axes, (name, panel) in zip(grid, content["panels"].items()):
+        points = np.array(panel["points"])
+        for digit in range(utils.CLASSES):
+            axes.plot(*points[labels == digit].T, ".", color=f"C{digit}", markersize=5, label=str(digit))
+        axes.set_title(
+            f"{name}, {panel['dimensions']} dimensions\n{panel['neighbours']:.1f} % among their own class", fontsize=10
+        )
+        axes.set(xticks=[], yticks=[])
+    handles = grid[0].get_legend_handles_labels()
+    figure.legend(*handles, title="digit", loc="outside lower center", ncols=utils.CLASSES, markerscale=2)
+    figure.suptitle(f"{len(labels):,} test images by t-SNE: {content['name']}, seed {content['seed']}")
+    plt.close(figure)
+    return figure
