@@ -14,6 +14,8 @@ import utils
 from lab.figures import save
 from lab.train import Tested, evaluate, load_model, predict
 
+SHOWN = 40  # images that all of them get wrong, in text and picture; the file has all
+
 
 class Overlap(NamedTuple):
     """Of the mistakes of several networks: by name, and by pair of names, and those of all of them."""
@@ -50,7 +52,8 @@ def describe_errors(tested: Mapping[str, Tested]) -> str:
     lines = [f"{'':<{width}}  wrong   shared with each, in the same order"]
     for name, row in zip(tested, shared.shared):
         lines.append(f"{name:<{width}} {len(shared.mistakes[name]):>6}   " + " ".join(f"{count:>5}" for count in row))
-    lines.append(f"wrong for all of them: {len(shared.by_all)} test images, {shared.by_all}")
+    named = ", ".join(map(str, shared.by_all[:SHOWN])) + ", ..." * (len(shared.by_all) > SHOWN)
+    lines.append(f"wrong for all of them: {len(shared.by_all)} test images" + f", {named}" * bool(shared.by_all))
     lines += ["", "the commonest mistakes, true -> answer"]
     for name, pairs in commonest_pairs(tested).items():
         lines.append(f"{name:<{width}}   " + ", ".join(f"{true} -> {said}: {times}" for true, said, times in pairs))
@@ -76,7 +79,7 @@ def show_overlap(tested: Mapping[str, Tested]) -> Figure:
     return figure
 
 
-def show_wrong(digits: utils.Digits, tested: Mapping[str, Tested], title: str, count: int = 40) -> Figure:
+def show_wrong(digits: utils.Digits, tested: Mapping[str, Tested], title: str, count: int = SHOWN) -> Figure:
     """The test images that all of these networks get wrong, with what they are labelled, and what is said to them; the
     first so many of them.
     """
