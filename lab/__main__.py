@@ -21,6 +21,8 @@ def main() -> None:
     except (ValueError, FileNotFoundError) as error:  # what was asked for cannot be
         print(error, file=sys.stderr)
         sys.exit(2)
+    except ModuleNotFoundError as error:
+        sys.exit(f"{error.name} is not installed, and this command needs it: pip install -r tests/requirements.txt")
     except (RuntimeError, FloatingPointError) as error:
         sys.exit(f"{error}")
     except KeyboardInterrupt:
@@ -88,6 +90,12 @@ def _add_peers(commands: argparse._SubParsersAction) -> None:
     errors.add_argument("--folder", type=Path, default=Path("runs/errors"), help="where tables and figures go")
 
     commands.add_parser("data", help="check MNIST: counts, sizes, labels, classes")
+
+    export = commands.add_parser("export", help="write a run's model.pt as ONNX, for the app")
+    export.add_argument("checkpoint", type=Path)
+    export.add_argument("file", type=Path, nargs="?", help="in place of app/step3.onnx")
+
+    commands.add_parser("drawings", help="what the app's preparation of a drawing is worth: digits of MNIST, redrawn")
 
 
 def _run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
@@ -169,6 +177,14 @@ def _analyse(arguments: argparse.Namespace) -> None:
         from lab.errors import compare_errors
 
         print(compare_errors(arguments.checkpoints, arguments.folder))
+    elif arguments.command == "export":
+        from lab.export import APP_NETWORK, export
+
+        print(export(arguments.checkpoint, arguments.file or APP_NETWORK))
+    elif arguments.command == "drawings":
+        from lab.drawings import drawings
+
+        print(drawings())
     else:
         from lab.analysis import data
 

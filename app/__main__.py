@@ -1,0 +1,67 @@
+"""`python -m app`: serve the page."""
+
+import logging
+import socket
+import sys
+import time
+from contextlib import suppress
+
+import uvicorn
+from pydantic import ValidationError
+from pythonjsonlogger.core import RESERVED_ATTRS
+from pythonjsonlogger.json import JsonFormatter
+
+from app.server import make_app
+from app.settings import Settings
+
+
+def main() -> None:
+    """Serve until stopped. What cannot be set so is one sentence, with exit code 2."""
+    _log_as_json()
+    try:
+        settings = Settings()
+        app = make_app(settings)
+        listening = _listen(settings)
+    except ValidationError as error:
+        first = error.errors(include_input=False)[0]
+        sys.exit(_refuse(f"{'.'.join(map(str, first['loc']))} cannot be so: {first['msg']}"))
+    except (ValueError, OSError) as error:
+        sys.exit(_refuse(str(error)))
+    host, port = listening.getsockname()[:2]
+    print(f"http://{host}:{port}/", flush=True)
+    server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=5))
+    with suppress(KeyboardInterrupt):
+        server.run(sockets=[listening])
+
+
+def _refuse(sentence: str) -> int:
+    print(sentence, file=sys.stderr)
+    return 2
+
+
+def _listen(settings: Settings) -> socket.socket:
+    try:
+        return socket.create_server((settings.host, settings.port), backlog=512)
+    except OSError as error:
+        reason = error.strerror or error
+        raise OSError(
+            f"{settings.host}:{settings.port} cannot be listened on ({reason}): set APP_PORT to another"
+        ) from None
+
+
+def _log_as_json() -> None:
+    """One object a line, times in UTC."""
+    formatter = JsonFormatter(
+        "%(asctime)s %(levelname)s %(name)s %(message)s",
+        datefmt="%Y-%m-%dT%H:%M:%SZ",
+        rename_fields={"asctime": "time", "levelname": "level"},
+        reserved_attrs=[*RESERVED_ATTRS, "color_message"],  # uvicorn's second copy of a message
+    )
+    formatter.converter = time.gmtime
+    handler = logging.StreamHandler()
+    handler.setFormatter(formatter)
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,433 @@
+// The page: what is drawn goes to the server as a PNG, what it says comes back as bars. All addresses are relative.
+
+const BRUSH = 22; // of the paper's 280: some two pixels of the 28, as MNIST's strokes are
+const STEP = 10; // that an arrow key moves the pen
+const LARGEST_FILE = 1024 * 1024; // larger pictures are made smaller here, before they travel
+const LARGEST_SIDE = 1024;
+
+const element = (id) => document.getElementById(id);
+const paper = element("paper");
+const ink = paper.getContext("2d", { willReadFrequently: true });
+
+// ---------------------------------------------------------------------------------------------------------------------
+// The drawing: strokes of points, or a picture
+// ---------------------------------------------------------------------------------------------------------------------
+
+let strokes = [];
+let picture = null; // {blob, bitmap}, in place of strokes
+let drawing = newId(); // a new one for each drawing that is told, or cleared
+let finished = false; // told what it was: the next stroke begins a new drawing
+let pen = { x: 140, y: 140, down: false, shown: false }; // of the keyboard
+
+function newId() {
+  if (crypto.randomUUID) return crypto.randomUUID(); // only where the address is localhost or https
+  const bytes = crypto.getRandomValues(new Uint8Array(16));
+  bytes[6] = (bytes[6] & 0x0f) | 0x40;
+  bytes[8] = (bytes[8] & 0x3f) | 0x80;
+  const hex = [...bytes].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+  return [hex.slice(0, 8), hex.slice(8, 12), hex.slice(12, 16), hex.slice(16, 20), hex.slice(20)].join("-");
+}
+
+function color(name) {
+  return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+}
+
+function paint() {
+  ink.fillStyle = color("--paper");
+  ink.fillRect(0, 0, paper.width, paper.height);
+  if (picture) {
+    const { width, height } = picture.bitmap;
+    const scale = Math.min(paper.width / width, paper.height / height);
+    const [w, h] = [width * scale, height * scale];
+    ink.drawImage(picture.bitmap, (paper.width - w) / 2, (paper.height - h) / 2, w, h);
+  }
+  ink.strokeStyle = color("--ink");
+  ink.lineWidth = BRUSH;
+  ink.lineCap = ink.lineJoin = "round";
+  for (const stroke of strokes) {
+    ink.beginPath();
+    ink.moveTo(stroke[0].x, stroke[0].y);
+    for (const point of stroke) ink.lineTo(point.x, point.y); // a single point is a dot
+    ink.stroke();
+  }
+  element("undo").disabled = !strokes.length;
+  element("clear").disabled = !strokes.length && !picture;
+}
+
+function showPen() {
+  if (!pen.shown) return;
+  ink.beginPath();
+  ink.lineWidth = 2;
+  ink.strokeStyle = color("--accent");
+  ink.arc(pen.x, pen.y, BRUSH / 2, 0, 2 * Math.PI);
+  if (pen.down) {
+    ink.fillStyle = color("--accent");
+    ink.fill();
+  }
+  ink.stroke();
+}
+
+function changed() {
+  paint();
+  showPen();
+  ask();
+}
+
+function beginStroke(point) {
+  if (finished || picture) clear();
+  strokes.push([point]);
+  changed();
+}
+
+function clear() {
+  if (finished) element("told").textContent = "";
+  strokes = [];
+  picture = null;
+  finished = false;
+  outdated = false;
+  drawing = newId();
+  pen.down = false;
+  paint();
+  showPen();
+  forget();
+}
+
+function undo() {
+  if (!strokes.length) return;
+  if (finished) return clear();
+  strokes.pop();
+  if (strokes.length) changed();
+  else clear();
+}
+
+async function openPicture(file) {
+  if (!file) return;
+  let bitmap;
+  try {
+    bitmap = await createImageBitmap(file);
+  } catch {
+    return forget("This file is not a picture that the browser can read, expected a PNG or JPEG.");
+  }
+  clear();
+  picture = { bitmap, blob: await travelling(file, bitmap) };
+  changed();
+}
+
+// The file as it is, or, if it is large or of another format, made smaller as a PNG.
+async function travelling(file, bitmap) {
+  const side = Math.max(bitmap.width, bitmap.height);
+  const known = ["image/png", "image/jpeg"].includes(file.type);
+  if (known && file.size <= LARGEST_FILE && side <= 4 * LARGEST_SIDE) return file;
+  const scale = Math.min(1, LARGEST_SIDE / side);
+  const small = document.createElement("canvas");
+  small.width = Math.max(1, Math.round(bitmap.width * scale));
+  small.height = Math.max(1, Math.round(bitmap.height * scale));
+  const context = small.getContext("2d");
+  context.imageSmoothingQuality = "high";
+  context.drawImage(bitmap, 0, 0, small.width, small.height);
+  return toBlob(small);
+}
+
+function toBlob(canvas) {
+  return new Promise((resolve) => canvas.toBlob(resolve, "image/png"));
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Questions and answers: one request at a time, and an answer to what is no longer there is dropped
+// ---------------------------------------------------------------------------------------------------------------------
+
+let asking = null; // a promise, while a request is on its way
+let outdated = false; // whether there is more on the paper than was asked about
+
+function ask() {
+  outdated = true;
+  asking ??= askAll().finally(() => (asking = null));
+}
+
+async function askAll() {
+  while (outdated) {
+    outdated = false;
+    const asked = drawing;
+    const said = await send(`predict?drawing=${asked}`, await onPaper());
+    if (asked !== drawing) continue;
+    if (said.status === 429 || said.status === 503) {
+      await new Promise((resolve) => setTimeout(resolve, 500));
+      outdated = true;
+    } else if (said.error) {
+      forget(said.error);
+    } else {
+      show(said);
+    }
+  }
+}
+
+function onPaper() {
+  if (picture) return picture.blob;
+  paint(); // without the keyboard's pen
+  const blob = toBlob(paper);
+  showPen();
+  return blob;
+}
+
+async function send(address, body, headers = {}) {
+  try {
+    const response = await fetch(address, { method: body === undefined ? "GET" : "POST", body, headers });
+    const content = await response.json();
+    return response.ok ? content : { error: `${capital(content.error)}.`, status: response.status };
+  } catch {
+    return { error: "The server does not answer. Is it still running?", status: 0 };
+  }
+}
+
+function capital(sentence) {
+  return sentence.charAt(0).toUpperCase() + sentence.slice(1);
+}
+
+const percent = (share) => `${(100 * share).toFixed(1)} %`;
+
+function show(said) {
+  element("digit").textContent = said.digit;
+  element("confidence").textContent = `It is a ${said.digit}, with a confidence of ${percent(said.confidence)}.`;
+  said.probabilities.forEach((chance, digit) => {
+    const row = element(`bar-${digit}`);
+    row.classList.toggle("best", digit === said.digit);
+    row.querySelector(".bar").style.width = `${100 * chance}%`;
+    row.querySelector(".percent").textContent = percent(chance);
+  });
+  showPixels(element("seen"), Uint8Array.from(atob(said.image), (letter) => letter.charCodeAt(0)));
+  element("seen").setAttribute("aria-label", "What the network saw: your digit, 28 by 28 pixels");
+  for (const button of element("truths").children) {
+    button.disabled = finished;
+    button.classList.toggle("said", Number(button.textContent) === said.digit);
+  }
+}
+
+function showPixels(canvas, pixels) {
+  const context = canvas.getContext("2d");
+  const image = context.createImageData(28, 28);
+  pixels.forEach((value, i) => image.data.set([value, value, value, 255], 4 * i));
+  context.putImageData(image, 0, 0);
+}
+
+function forget(sentence = "Draw something first.") {
+  element("digit").textContent = "–";
+  element("confidence").textContent = sentence;
+  for (const row of element("bars").children) {
+    row.classList.remove("best");
+    row.querySelector(".bar").style.width = "0";
+    row.querySelector(".percent").textContent = "";
+  }
+  element("seen").getContext("2d").clearRect(0, 0, 28, 28);
+  element("seen").setAttribute("aria-label", "What the network saw: nothing yet");
+  for (const button of element("truths").children) {
+    button.disabled = true;
+    button.classList.remove("said");
+  }
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// The truth, and the statistics
+// ---------------------------------------------------------------------------------------------------------------------
+
+async function tell(digit) {
+  finished = true;
+  for (const button of element("truths").children) button.disabled = true;
+  const told = drawing;
+  await asking; // the last stroke has to be answered first
+  const said = await send(`drawings/${told}/truth`, JSON.stringify({ digit }), { "Content-Type": "application/json" });
+  if (said.error) {
+    element("told").textContent = said.error;
+    if (told === drawing && said.status !== 409) {
+      finished = false;
+      for (const button of element("truths").children) button.disabled = false;
+    }
+    return;
+  }
+  const when = said.recorded ? "Recorded" : "The database is away: this will be recorded later";
+  element("told").textContent = `${when}. It was a ${digit}. Draw the next one.`;
+  await showStatistics();
+}
+
+async function showStatistics() {
+  const counted = await send("statistics");
+  if (counted.error) {
+    element("counted").textContent = counted.error;
+    return;
+  }
+  const later = counted.waiting ? ` ${counted.waiting} more will be recorded later.` : "";
+  element("counted").textContent = counted.predictions
+    ? `${counted.predictions} drawings are recorded, and of ${counted.known} somebody said what they were.${later}`
+    : `Nothing is recorded yet.${later}`;
+  element("counts").hidden = !counted.known;
+  if (!counted.known) return;
+  const known = (value, digits = 1) => (value === null ? "none yet" : `${value.toFixed(digits)} %`);
+  const numbers = [
+    ["Accuracy", `${known(counted.accuracy)} of ${counted.known}`],
+    ["Confidence of right answers", known(counted.confidence_right)],
+    ["Confidence of wrong answers", known(counted.confidence_wrong)],
+  ];
+  element("numbers").replaceChildren(...numbers.map(([name, value]) => make("div", make("dt", name), make("dd", value))));
+  showMatrix(counted);
+  const mistakes = counted.latest_mistakes.map(makeMistake);
+  element("mistakes").replaceChildren(...(mistakes.length ? mistakes : [make("p", "None yet.")]));
+}
+
+function showMatrix(counted) {
+  const head = make("tr", make("td"), ...counted.digits.map((_, digit) => heading(digit, "col")), heading("right", "col"));
+  const rows = counted.confusion_matrix.map((row, truth) => {
+    const cells = row.map((count, said) => {
+      const cell = make("td", count || "");
+      if (count) cell.className = truth === said ? "right" : "wrong";
+      return cell;
+    });
+    const { accuracy, right, known } = counted.digits[truth];
+    const share = make("td", accuracy === null ? "" : `${accuracy.toFixed(0)} % (${right} of ${known})`);
+    return make("tr", heading(truth, "row"), ...cells, share);
+  });
+  element("matrix").replaceChildren(make("thead", head), make("tbody", ...rows));
+}
+
+function makeMistake({ truth, prediction, confidence, image }) {
+  const caption = make("figcaption", `a ${truth}, taken for a ${prediction}, ${confidence.toFixed(0)} %`);
+  caption.className = "small";
+  if (!image) return make("figure", caption);
+  const canvas = document.createElement("canvas");
+  canvas.width = canvas.height = 28;
+  canvas.setAttribute("role", "img");
+  canvas.setAttribute("aria-label", `A drawing of a ${truth}`);
+  showPixels(canvas, image);
+  return make("figure", canvas, caption);
+}
+
+function heading(text, scope) {
+  const cell = make("th", text);
+  cell.scope = scope;
+  return cell;
+}
+
+function make(tag, ...children) {
+  const made = document.createElement(tag);
+  made.append(...children.map((child) => (child instanceof Node ? child : String(child))));
+  return made;
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Mouse, finger, pen; keyboard; files
+// ---------------------------------------------------------------------------------------------------------------------
+
+function place(event) {
+  const box = paper.getBoundingClientRect();
+  const scale = paper.width / box.width;
+  return { x: (event.clientX - box.left) * scale, y: (event.clientY - box.top) * scale };
+}
+
+let pointer = null; // the one that draws: a second finger does not
+
+paper.addEventListener("pointerdown", (event) => {
+  if (pointer !== null || event.button !== 0) return;
+  pointer = event.pointerId;
+  paper.setPointerCapture(pointer);
+  pen.shown = pen.down = false;
+  beginStroke(place(event));
+});
+paper.addEventListener("pointermove", (event) => {
+  if (event.pointerId !== pointer) return;
+  const passed = event.getCoalescedEvents?.() ?? [];
+  strokes.at(-1).push(...(passed.length ? passed : [event]).map(place));
+  changed();
+});
+for (const end of ["pointerup", "pointercancel"]) {
+  paper.addEventListener(end, (event) => {
+    if (event.pointerId === pointer) pointer = null;
+  });
+}
+
+const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+
+paper.addEventListener("keydown", (event) => {
+  if (event.key === "z" && (event.ctrlKey || event.metaKey)) undo();
+  else if (event.ctrlKey || event.metaKey || event.altKey) return;
+  else if (event.key === "Escape") clear();
+  else if (event.key === " ") {
+    pen.shown = true;
+    pen.down = !pen.down;
+    if (pen.down) {
+      beginStroke({ x: pen.x, y: pen.y });
+      pen.down = true; // a new drawing lifts the pen
+    }
+    paint();
+    showPen();
+  } else if (event.key in ARROWS) {
+    const [right, down] = ARROWS[event.key];
+    pen.shown = true;
+    pen.x = Math.min(paper.width, Math.max(0, pen.x + STEP * right));
+    pen.y = Math.min(paper.height, Math.max(0, pen.y + STEP * down));
+    if (pen.down && strokes.length) {
+      strokes.at(-1).push({ x: pen.x, y: pen.y });
+      changed();
+    } else {
+      paint();
+      showPen();
+    }
+  } else return;
+  event.preventDefault();
+});
+paper.addEventListener("blur", () => {
+  pen.shown = pen.down = false;
+  paint();
+});
+
+element("undo").addEventListener("click", undo);
+element("clear").addEventListener("click", clear);
+element("open").addEventListener("click", () => element("file").click());
+element("file").addEventListener("change", (event) => {
+  openPicture(event.target.files[0]);
+  event.target.value = ""; // so that the same file may be opened again
+});
+document.addEventListener("paste", (event) => {
+  const file = [...event.clipboardData.files][0];
+  if (file) openPicture(file);
+});
+document.addEventListener("dragover", (event) => {
+  event.preventDefault();
+  paper.classList.add("over");
+});
+document.addEventListener("dragleave", () => paper.classList.remove("over"));
+document.addEventListener("drop", (event) => {
+  event.preventDefault();
+  paper.classList.remove("over");
+  openPicture(event.dataTransfer.files[0]);
+});
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", paint);
+
+// ---------------------------------------------------------------------------------------------------------------------
+// The page as it begins
+// ---------------------------------------------------------------------------------------------------------------------
+
+for (let digit = 0; digit < 10; digit++) {
+  const track = make("div", make("div"));
+  track.className = "track";
+  track.firstChild.className = "bar";
+  const share = make("span");
+  share.className = "percent";
+  const row = make("li", make("span", digit), track, share);
+  row.id = `bar-${digit}`;
+  element("bars").append(row);
+  const button = make("button", digit);
+  button.type = "button";
+  button.disabled = true;
+  button.setAttribute("aria-label", `It was a ${digit}`);
+  button.addEventListener("click", () => tell(digit));
+  element("truths").append(button);
+}
+paint();
+showStatistics();
+const about = await send("about");
+if (!about.error) {
+  element("about").textContent =
+    `A network of ${about.parameters.toLocaleString("en")} parameters, which gets ${about.accuracy} % of MNIST's test images right, ` +
+    "says what it sees, while you draw.";
+  if (!about.drawings_are_stored) {
+    element("told").textContent = "One click records what it was. The drawing itself is not kept.";
+  }
+}

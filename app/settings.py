@@ -1,0 +1,66 @@
+"""What can be set from outside, by variables of the environment; without any, the app runs on this machine alone."""
+
+import os
+from pathlib import Path
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+from sqlalchemy import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+HERE = Path(__file__).parent
+
+
+class Settings(BaseSettings):
+    """Each field is `APP_` and its name in capitals, but for those of the database, which have the names that are usual."""
+
+    model_config = SettingsConfigDict(env_prefix="APP_", env_ignore_empty=True, populate_by_name=True)
+
+    host: str = "127.0.0.1"
+    port: int = Field(8000, ge=0, le=65_535)  # 0 for any that is free
+    network: Path = HERE / "step3.onnx"
+    data: Path = Path("app-data")  # the SQLite file, and the spool
+    store_drawings: bool = True  # whether the database gets the images, or only what was said to them
+    requests_per_second: float = Field(20.0, gt=0)  # of one client, on average
+    burst: int = Field(60, ge=1)  # and so many at once
+    workers: int = Field(min(4, os.cpu_count() or 1), ge=1)  # threads that decode pictures
+    waiting: int = Field(32, ge=0)  # pictures that may wait for them
+    database_timeout: int = Field(2, ge=1)  # seconds until a database that does not answer is taken to be down
+
+    database_url: SecretStr | None = Field(None, validation_alias="DATABASE_URL")
+    db_host: str | None = Field(None, validation_alias="DB_HOST")
+    db_port: int = Field(5432, validation_alias="DB_PORT")
+    db_name: str | None = Field(None, validation_alias="DB_NAME")
+    db_user: str | None = Field(None, validation_alias="DB_USER")
+    db_password: SecretStr | None = Field(None, validation_alias="DB_PASSWORD")
+
+    @property
+    def database(self) -> URL:
+        """Of SQLAlchemy: PostgreSQL if the environment names one, else SQLite in a file.
+
+        Raises ValueError for an address that is neither.
+        """
+        if self.database_url:
+            return _parse(self.database_url.get_secret_value())
+        if self.db_host:
+            return URL.create(
+                "postgresql+psycopg",
+                username=self.db_user,
+                password=self.db_password.get_secret_value() if self.db_password else None,
+                host=self.db_host,
+                port=self.db_port,
+                database=self.db_name,
+            )
+        return URL.create("sqlite", database=str(self.data / "drawings.sqlite"))
+
+
+def _parse(address: str) -> URL:
+    try:
+        url = make_url(address)
+    except ArgumentError:  # whose text has the address, and so the password
+        raise ValueError("DATABASE_URL is not an address, expected postgresql://USER:PASSWORD@HOST/NAME") from None
+    if url.drivername in ("postgres", "postgresql"):
+        return url.set(drivername="postgresql+psycopg")
+    if url.drivername in ("sqlite", "postgresql+psycopg"):
+        return url
+    raise ValueError(f"DATABASE_URL is of {url.drivername}, expected postgresql or sqlite")

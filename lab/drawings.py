@@ -1,0 +1,88 @@
+"""How much the preparation of a drawing is worth: MNIST's digits, redrawn, and read in several ways."""
+
+import io
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+import utils
+from app import digit
+from app.network import Network
+from lab.export import APP_NETWORK
+
+RESULT = Path(__file__).parent / "results" / "drawings.json"
+DIGITS = 2_000
+
+
+def redraw(pixels: np.ndarray, rng: np.random.Generator) -> bytes:
+    """An MNIST digit of shape (28, 28) on a page, as a PNG: at random size, place and resolution, in random colors."""
+    side = int(rng.integers(40, 401))
+    large = Image.fromarray(pixels).resize((side, side), Image.Resampling.BICUBIC)
+    height, width = rng.integers(side, 2 * side + 60, 2)
+    top, left = rng.integers(0, height - side + 1), rng.integers(0, width - side + 1)
+    ink = np.zeros((height, width, 1), dtype=np.float32)
+    ink[top : top + side, left : left + side, 0] = np.asarray(large, dtype=np.float32) / 255
+    while True:
+        paper, strokes = rng.uniform(0, 255, (2, 3))
+        if abs(np.dot(paper - strokes, (0.299, 0.587, 0.114))) > 70:  # as far apart in brightness as one can read
+            break
+    return _encode((paper + (strokes - paper) * ink).round().astype(np.uint8))
+
+
+def page_of(pixels: np.ndarray, side: int = 280) -> bytes:
+    """An MNIST digit of shape (28, 28) as large as a page of so many pixels, dark on light, as a PNG."""
+    return _encode(255 - np.asarray(Image.fromarray(pixels).resize((side, side), Image.Resampling.BICUBIC)))
+
+
+def _encode(page: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(page).save(file, "PNG")
+    return file.getvalue()
+
+
+def _resized(body: bytes) -> np.ndarray:
+    """The whole page, as small as the network's image."""
+    return np.asarray(Image.open(io.BytesIO(body)).convert("L").resize((28, 28)))
+
+
+def _light_on_dark(image: np.ndarray) -> np.ndarray:
+    border = np.concatenate([image[0], image[-1], image[:, 0], image[:, -1]])
+    return 255 - image if np.median(border) > 127 else image
+
+
+def _cropped(body: bytes) -> np.ndarray:
+    """The digit's box, scaled to the whole of the image, light on dark."""
+    page = _light_on_dark(np.asarray(Image.open(io.BytesIO(body)).convert("L"))).astype(np.float32)
+    ink = page - page.min()
+    picture = Image.fromarray((ink * (255 / max(1, ink.max()))).astype(np.uint8))
+    return np.asarray(picture.crop(picture.point(lambda value: 255 * (value > 127)).getbbox()).resize((28, 28)))
+
+
+WAYS: Mapping[str, Callable[[bytes], np.ndarray]] = {
+    "prepared": digit.prepare,
+    "resized": _resized,
+    "resized_light_on_dark": lambda body: _light_on_dark(_resized(body)),
+    "cropped": _cropped,
+}
+
+
+def measure(network: Network) -> dict[str, float]:
+    """Accuracy in percent on 2,000 test images as they are (`plain`), and on the same redrawn, read in each way."""
+    test = utils.load_data(torch.device("cpu"))[1]
+    rng = np.random.default_rng(0)
+    chosen = rng.permutation(len(test))[:DIGITS]
+    labels = test.labels.numpy()[chosen]
+    images = test.images.numpy()[chosen]
+    pages = [redraw(image, rng) for image in images]
+    ways = {"plain": images} | {name: np.stack([way(page) for page in pages]) for name, way in WAYS.items()}
+    return {name: 100 * float((network.logits(seen).argmax(1) == labels).mean()) for name, seen in ways.items()}
+
+
+def drawings() -> str:
+    """Measure the app's network, keep the figures in `lab/results/drawings.json`, and return them as text."""
+    accuracy = measure(Network(APP_NETWORK))
+    utils.write_json(RESULT, accuracy, indent=1)
+    return "\n".join(f"{name:<22} {percent:6.2f} %" for name, percent in accuracy.items())

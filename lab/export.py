@@ -1,0 +1,75 @@
+"""A trained network as an ONNX file, for a program that runs it without PyTorch."""
+
+import json
+import logging
+import warnings
+from dataclasses import asdict
+from pathlib import Path
+
+import onnx
+import torch
+from torch import Tensor, nn
+
+import models
+import utils
+from lab.train import evaluate, load_model, predict
+
+APP_NETWORK = Path(__file__).parent.parent / "app" / "step3.onnx"
+
+
+class FromPixels(nn.Module):
+    """A network that takes pixels as they are: uint8 of shape (N, 1, 28, 28); the normalization of its training is in it."""
+
+    def __init__(self, network: nn.Module, mean: float, std: float) -> None:
+        super().__init__()
+        self.network, self.mean, self.std = network, mean, std
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.network((images.float() / 255 - self.mean) / self.std)
+
+
+def export(path: Path, to: Path = APP_NETWORK) -> str:
+    """Write the network of a checkpoint as ONNX, from `images` to `logits`, with the recipe, the seed and the test
+    accuracy that it has in the file's metadata; return a line that says so. Raises as `load_model`.
+    """
+    loaded = load_model(path)
+    test = utils.load_data(utils.pick_device())[1]
+    tested = evaluate(predict(loaded.model, loaded.recipe, test), test.labels)
+    network = FromPixels(loaded.model.cpu().eval(), loaded.recipe.mean, loaded.recipe.std).to(
+        memory_format=torch.contiguous_format
+    )
+    content = _to_onnx(network)
+    about = {
+        "name": loaded.name,
+        "recipe": json.dumps(asdict(loaded.recipe)),
+        "seed": str(loaded.seed),
+        "epoch": str(loaded.epoch),
+        "parameters": str(models.count_parameters(loaded.model)),
+        "accuracy": f"{tested.accuracy:.2f}",
+        "tested_on": f"{tested.images} test images of {test.dataset}",
+    }
+    onnx.helper.set_model_props(content, about)
+    with utils.whole_or_not_at_all(to) as unfinished:
+        onnx.save(content, unfinished)
+    return f"{loaded.name}, seed {loaded.seed}: {tested.accuracy:.2f} % of {tested.images:,} test images, in {to}"
+
+
+def _to_onnx(network: nn.Module) -> onnx.ModelProto:
+    images = torch.zeros(2, 1, 28, 28, dtype=torch.uint8)
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter's own, of what it does not have
+        program = torch.onnx.export(
+            network,
+            (images,),
+            dynamo=True,
+            dynamic_shapes=({0: torch.export.Dim("images")},),
+            input_names=["images"],
+            output_names=["logits"],
+            verbose=False,
+        )
+    content = program.model_proto
+    for described in [*content.graph.node, *content.graph.initializer, *content.graph.input, *content.graph.value_info]:
+        described.ClearField("metadata_props")  # where in whose source: paths of this machine
+        described.ClearField("doc_string")
+    return content

@@ -1,0 +1,539 @@
+"""The app without a browser: pictures of digits, the exported network, and the server's answers."""
+
+import base64
+import io
+import json
+import os
+import random
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+import numpy as np
+import pytest
+import torch
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from servers import REPOSITORY, App, free_port, wait_until
+
+import models
+import utils
+from app import digit
+from app.network import Network
+from lab import study
+from lab.drawings import measure
+from lab.export import FromPixels, export
+from lab.recipes import STEP_3, Recipe
+from lab.train import run
+
+CPU = torch.device("cpu")
+STEP3 = REPOSITORY / "app" / "step3.onnx"
+
+
+@pytest.fixture(scope="module")
+def mnist():
+    return utils.load_data(CPU, REPOSITORY / "data")
+
+
+@pytest.fixture(scope="module")
+def network():
+    return Network(STEP3)
+
+
+def encode(picture, format="PNG", **options):
+    """A picture, or an array of pixels, as the bytes of a file."""
+    file = io.BytesIO()
+    picture = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
+    picture.save(file, format, **options)
+    return file.getvalue()
+
+
+def redraw(pixels, *, side=140, height=280, width=280, top=70, left=70, paper=255, ink=0):
+    """An MNIST digit, as large as that, at that place of a page, as a picture of grey levels."""
+    large = np.asarray(Image.fromarray(pixels).resize((side, side), Image.Resampling.BICUBIC), dtype=np.float32) / 255
+    page = np.full((height, width), paper, dtype=np.float32)
+    page[top : top + side, left : left + side] += (ink - paper) * large
+    return Image.fromarray(page.round().clip(0, 255).astype(np.uint8))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# From a picture to 28 x 28
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def test_images_of_mnist_come_back_as_they_are(mnist):
+    """They are what is to be made of a picture: scaled and centred already."""
+    images = mnist[1].images[:500].numpy()
+    prepared = np.stack([digit.prepare(encode(image)) for image in images])
+    assert (prepared == images).all(axis=(1, 2)).mean() > 0.65
+    assert (
+        np.abs(prepared.astype(float) - images).mean() < 0.2
+    )  # of 255; the others have a faint edge, or no pixel of 255
+
+
+@pytest.mark.parametrize(
+    ("mode", "format"),
+    [("L", "PNG"), ("1", "PNG"), ("P", "PNG"), ("LA", "PNG"), ("RGB", "PNG"), ("RGBA", "PNG"), ("I;16", "PNG"),
+     ("L", "JPEG"), ("RGB", "JPEG"), ("CMYK", "JPEG")],
+)  # fmt: skip
+@pytest.mark.parametrize("ink", [0, 255])
+def test_any_mode_of_picture_is_read(mnist, network, mode, format, ink):
+    page = redraw(mnist[1].images[0].numpy(), paper=255 - ink, ink=ink)
+    if mode == "I;16":
+        picture = Image.fromarray(np.asarray(page).astype(np.uint16) * 257)
+    else:
+        picture = page.convert("RGB").convert(mode) if mode == "CMYK" else page.convert(mode)
+    assert network.predict(digit.prepare(encode(picture, format))).digit == 7
+
+
+@pytest.mark.parametrize("strokes", [0, 255], ids=["dark", "light"])
+@pytest.mark.parametrize("mode", ["LA", "RGBA", "P"])
+def test_what_is_transparent_is_paper(mnist, network, mode, strokes):
+    """Strokes of one color on nothing, as a canvas gives them."""
+    alpha = redraw(mnist[1].images[0].numpy(), paper=0, ink=255)
+    picture = Image.new("LA" if mode == "LA" else "RGBA", alpha.size, (strokes, 0) if mode == "LA" else (strokes,) * 3)
+    picture.putalpha(alpha)
+    if mode == "P":
+        picture = picture.quantize(16)
+    opaque = digit.prepare(encode(redraw(mnist[1].images[0].numpy()))).astype(float)
+    seen = digit.prepare(encode(picture))
+    assert network.predict(seen).digit == 7
+    assert mode == "P" or np.abs(seen - opaque).mean() < 0.5  # a palette of 16 shades has its own edges
+
+
+@pytest.mark.parametrize("turn", range(1, 9))
+def test_the_camera_may_be_held_any_way(mnist, turn):
+    """Each of the eight orientations that a tag can name."""
+    undo = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+            5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_90, 7: Image.Transpose.TRANSVERSE,
+            8: Image.Transpose.ROTATE_270}  # fmt: skip
+    page = redraw(mnist[1].images[0].numpy(), height=300, top=20)
+    stored = page.transpose(undo[turn]) if turn in undo else page
+    exif = Image.Exif()
+    exif[0x0112] = turn
+    expected = digit.prepare(encode(page)).astype(float)
+    assert np.abs(digit.prepare(encode(stored, exif=exif)) - expected).mean() < 0.5
+
+
+@pytest.mark.parametrize("lighting", ["from the left", "from a corner", "vignette"])
+def test_paper_with_uneven_light_is_paper(mnist, network, lighting):
+    """The light falls by half, with grain, as on a photo; as many digits are right as without, but one in fifty."""
+    y, x = np.mgrid[-1:1:280j, -1:1:280j]
+    light = {
+        "from the left": 0.75 - 0.25 * x,
+        "from a corner": 0.75 - 0.125 * (x + y),
+        "vignette": 1 - 0.25 * (x**2 + y**2),
+    }
+    rng = np.random.default_rng(0)
+    right = 0
+    for image, label in zip(mnist[1].images[:100].numpy(), mnist[1].labels.tolist()):
+        page = np.asarray(redraw(image, paper=230, ink=60)) * light[lighting] + rng.normal(0, 3, (280, 280))
+        photo = encode(page.clip(0, 255).astype(np.uint8), "JPEG", quality=85)
+        right += network.predict(digit.prepare(photo)).digit == label
+    assert right >= 97
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    index=st.integers(0, 999),
+    side=st.integers(40, 500),
+    above=st.integers(0, 200),
+    left=st.integers(0, 200),
+    below=st.integers(0, 200),
+    right=st.integers(0, 200),
+    levels=st.sampled_from([(255, 0), (0, 255), (200, 80), (90, 180), (128, 230)]),
+)
+def test_padding_polarity_and_scale_do_not_change_what_is_said(
+    mnist, network, index, side, above, left, below, right, levels
+):
+    """Of a digit that the network is sure of."""
+    pixels = mnist[1].images[index].numpy()
+    page = {"height": above + side + below, "width": left + side + right, "top": above, "left": left}
+    said = network.predict(digit.prepare(encode(redraw(pixels, side=side, **page, paper=levels[0], ink=levels[1]))))
+    plain = network.predict(digit.prepare(encode(redraw(pixels))))
+    assert said.digit == plain.digit or plain.confidence < 0.9
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(1, 60), st.integers(1, 60), st.sampled_from(["L", "1", "RGB", "RGBA", "LA"]), st.integers(0, 2**32 - 1)
+)
+def test_any_picture_is_28_by_28_or_no_digit(height, width, mode, seed):
+    """Noise of any shape, a single pixel too."""
+    rng = np.random.default_rng(seed)
+    bands = len(Image.new(mode, (1, 1)).getbands())
+    pixels = rng.integers(0, 256, (height, width, bands), dtype=np.uint8)
+    picture = (
+        Image.merge(mode, [Image.fromarray(pixels[..., i]) for i in range(bands)])
+        if bands > 1
+        else Image.fromarray(pixels[..., 0]).convert(mode)
+    )
+    try:
+        image = digit.prepare(encode(picture))
+    except digit.NoDigit:
+        return
+    assert image.shape == (28, 28) and image.dtype == np.uint8 and image.any()
+
+
+@pytest.mark.parametrize("color", [0, 128, 255, (0, 0, 0, 0)])
+def test_nothing_drawn_is_no_digit(color):
+    picture = Image.new("RGBA" if isinstance(color, tuple) else "L", (280, 280), color)
+    with pytest.raises(digit.NoDigit, match="draw something first"):
+        digit.prepare(encode(picture))
+
+
+def test_of_several_frames_the_first_is_read(mnist, network):
+    frames = [redraw(mnist[1].images[index].numpy()) for index in (0, 1, 2)]
+    content = encode(frames[0], save_all=True, append_images=frames[1:])
+    assert Image.open(io.BytesIO(content)).n_frames == 3
+    assert network.predict(digit.prepare(content)).digit == 7
+
+
+@pytest.mark.parametrize("grain", [0, 12])
+def test_a_few_specks_are_no_digit(grain):
+    """Far apart: of all of them together, nothing is left in 28 x 28."""
+    page = np.full((1_500, 1_500), 200) + np.random.default_rng(0).normal(0, grain, (1_500, 1_500))
+    page[10, 10] = page[1_490, 1_490] = page[700, 60] = 0
+    with pytest.raises(digit.NoDigit):
+        digit.prepare(encode(page.clip(0, 255).astype(np.uint8)))
+
+
+def test_a_drawing_of_any_place_and_size_is_as_good_as_the_image_itself(mnist, network):
+    """2,000 digits redrawn at random; `python -m lab drawings` prints the same beside naive ways."""
+    accuracy = measure(network)
+    assert accuracy["prepared"] >= accuracy["plain"] - 1
+    committed = json.loads((study.RECORDS.parent / "drawings.json").read_text())
+    assert accuracy == pytest.approx(committed, abs=0.101)  # another Pillow may round a pixel differently
+    readme = (REPOSITORY / "README.md").read_text()
+    for name in ("plain", "prepared", "resized", "resized_light_on_dark", "cropped"):
+        assert f"| {committed[name]:.2f} |" in readme
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The network
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def test_the_exported_network_is_the_recorded_run(mnist, network):
+    """Its mistakes on the test images are those on record, and its file says what made it."""
+    assert network.about["recipe"] == json.loads(json.dumps(vars(STEP_3)))
+    record = json.loads(study.record_path(STEP_3, network.about["seed"]).read_text())
+    said = np.concatenate([network.logits(part).argmax(1) for part in np.array_split(mnist[1].images.numpy(), 10)])
+    labels = mnist[1].labels.numpy()
+    wrong = np.flatnonzero(said != labels)
+    assert [[int(i), int(labels[i]), int(said[i])] for i in wrong] == record["test"]["mistakes"]
+    assert network.about["accuracy"] == pytest.approx(100 - len(wrong) / 100)
+    assert network.about["parameters"] == record["history"]["parameters"] < 8_000
+    assert STEP3.stat().st_size < 100_000
+
+
+@pytest.mark.parametrize(
+    "recipe", [replace(STEP_3, epochs=1, plain_epochs=0), Recipe("LeNet", epochs=1, mean=0.5, std=0.5)]
+)
+def test_onnx_gives_the_logits_of_pytorch(mnist, monkeypatch, tmp_path, recipe):
+    """On 1,000 test images, within 1e-4, the normalization included."""
+    few = mnist[0][:2_000], mnist[1][:1_000]
+    monkeypatch.setattr(utils, "load_data", lambda device, root="data": few)
+    run(recipe, seed=0, show=False, folder=tmp_path, name="short")
+    assert "short, seed 0: " in export(tmp_path / "model.pt", tmp_path / "short.onnx")
+    loaded = torch.load(tmp_path / "model.pt", weights_only=True)
+    model = recipe.make_network().eval()
+    model.load_state_dict(loaded["model"])
+    with torch.no_grad():
+        expected = FromPixels(model, recipe.mean, recipe.std)(few[1].images[:, None])
+        by_hand = model(utils.make_transform(mean=recipe.mean, std=recipe.std)(few[1].images[:, None]))
+    exported = Network(tmp_path / "short.onnx")
+    logits = exported.logits(few[1].images.numpy())
+    assert np.abs(logits - expected.numpy()).max() < 1e-4 > np.abs(logits - by_hand.numpy()).max()
+    assert exported.about["parameters"] == models.count_parameters(model)
+    one = exported.predict(few[1].images[3].numpy())
+    assert sum(one.probabilities) == pytest.approx(1) and one.digit == logits[3].argmax()
+    assert str(tmp_path).encode() not in (tmp_path / "short.onnx").read_bytes()  # no path of this machine
+
+
+def test_the_committed_network_names_no_path():
+    assert b"/work" not in STEP3.read_bytes() and b"site-packages" not in STEP3.read_bytes()
+
+
+@pytest.mark.parametrize("content", [None, b"", b"abc"])
+def test_a_network_that_is_none_is_one_sentence(tmp_path, content):
+    path = tmp_path / "x.onnx"
+    if content is None:
+        with pytest.raises(FileNotFoundError, match="there is no network"):
+            Network(path)
+        return
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="is not a network that `python -m lab export` has written"):
+        Network(path)
+
+
+def test_serving_imports_no_pytorch():
+    code = (
+        "import sys, app.__main__; print([name for name in ('torch', 'utils', 'models', 'lab') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The server
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    with App(tmp_path_factory.mktemp("app")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def seven(mnist):
+    return encode(redraw(mnist[1].images[0].numpy()))
+
+
+def test_a_seven_is_a_seven_with_ten_probabilities_and_what_was_seen(server, seven, mnist):
+    said = server.client.post("predict", content=seven).json()
+    assert said["digit"] == 7 and said["confidence"] == max(said["probabilities"]) == said["probabilities"][7]
+    assert len(said["probabilities"]) == 10 and sum(said["probabilities"]) == pytest.approx(1)
+    seen = np.frombuffer(base64.b64decode(said["image"]), dtype=np.uint8).reshape(28, 28)
+    assert np.array_equal(seen, digit.prepare(seven))
+
+
+def test_a_drawing_is_predicted_told_and_counted(tmp_path, mnist):
+    """Of three drawings, each predicted twice while it was drawn, two are told, and one of them is a mistake."""
+    with App(tmp_path) as server:
+        ids = [uuid.uuid4() for _ in range(3)]
+        for index, id in enumerate(ids):  # 7, 2, 1
+            for _ in range(2):
+                server.client.post(f"predict?drawing={id}", content=encode(mnist[1].images[index].numpy()))
+        for id, truth in ((ids[0], 7), (ids[1], 3)):
+            assert server.client.post(f"drawings/{id}/truth", json={"digit": truth}).json() == {"recorded": True}
+        wait_until(lambda: server.client.get("statistics").json()["predictions"] == 3)
+        counted = server.client.get("statistics").json()
+        assert (counted["known"], counted["right"], counted["accuracy"]) == (2, 1, 50)
+        assert counted["confusion_matrix"][7][7] == counted["confusion_matrix"][3][2] == 1
+        assert np.sum(counted["confusion_matrix"]) == 2
+        assert counted["digits"][7] == {"known": 1, "right": 1, "accuracy": 100}
+        assert counted["digits"][0] == {"known": 0, "right": 0, "accuracy": None}
+        assert counted["confidence_right"] > 90 < counted["confidence_wrong"]
+        (mistake,) = counted["latest_mistakes"]
+        assert (mistake["truth"], mistake["prediction"]) == (3, 2)
+        assert mistake["image"] == digit.prepare(encode(mnist[1].images[1].numpy())).flatten().tolist()
+        assert set(mistake) == {"truth", "prediction", "confidence", "image"}
+
+
+def test_drawings_are_not_stored_where_that_is_switched_off(tmp_path, mnist):
+    with App(tmp_path, APP_STORE_DRAWINGS="false") as server:
+        id = uuid.uuid4()
+        server.client.post(f"predict?drawing={id}", content=encode(mnist[1].images[0].numpy()))
+        server.client.post(f"drawings/{id}/truth", json={"digit": 1})
+        counted = server.client.get("statistics").json()
+        assert counted["latest_mistakes"][0]["image"] is None and counted["drawings_are_stored"] is False
+
+
+def told(server, id, body):
+    return server.client.post(f"drawings/{id}/truth", **body)
+
+
+@pytest.mark.parametrize(
+    ("ask", "status", "sentence"),
+    [
+        (lambda c, png: c.post("predict", content=b"x" * (2**21 + 1)), 413, "larger than 2 MiB"),
+        (lambda c, png: c.post("predict", content=iter([b"x" * 2**20] * 3)), 413, "larger than 2 MiB"),
+        (lambda c, png: c.post("predict", content=encode(Image.new("1", (5_000, 4_000)))), 413, "at most 16 million"),
+        (lambda c, png: c.post("predict", content=b"GIF89a" + b"x" * 99), 415, "neither a PNG nor a JPEG"),
+        (lambda c, png: c.post("predict"), 415, "neither a PNG nor a JPEG"),
+        (lambda c, png: c.post("predict", content=png[:200]), 422, "cannot be decoded"),
+        (lambda c, png: c.post("predict", content=b"\xff\xd8\xff" + b"x" * 99), 422, "cannot be decoded"),
+        (lambda c, png: c.post("predict", content=encode(Image.new("L", (9, 9)))), 422, "draw something first"),
+        (lambda c, png: c.post("predict?drawing=7", content=png), 422, "the drawing's id is none, expected a UUID"),
+        (lambda c, png: c.post("drawings/7/truth", json={"digit": 7}), 422, "expected a UUID"),
+        (lambda c, png: c.post(f"drawings/{uuid.uuid4()}/truth", json={"digit": 7}), 404, "there is no prediction"),
+        (lambda c, png: c.post(f"drawings/{uuid.uuid4()}/truth", json={"digit": 11}), 422, "with a digit from 0 to 9"),
+        (lambda c, png: c.post(f"drawings/{uuid.uuid4()}/truth", json={"digit": "7"}), 422, "with a digit from 0 to 9"),
+        (
+            lambda c, png: c.post(f"drawings/{uuid.uuid4()}/truth", json={"digit": True}),
+            422,
+            "with a digit from 0 to 9",
+        ),
+        (lambda c, png: c.post(f"drawings/{uuid.uuid4()}/truth", content=b"{"), 422, "the body is not a truth"),
+        (lambda c, png: c.get("nothing"), 404, "there is nothing at this address"),
+        (lambda c, png: c.get("predict"), 404, "there is nothing at this address"),
+        (lambda c, png: c.get("../app/server.py"), 404, "there is nothing at this address"),
+    ],
+)
+def test_bad_input_is_one_sentence_as_json(server, seven, ask, status, sentence):
+    answer = ask(server.client, seven)
+    assert answer.status_code == status
+    assert list(answer.json()) == ["error"] and sentence in answer.json()["error"]
+    assert "Content-Security-Policy" in answer.headers
+
+
+def test_the_second_truth_is_refused(server, seven):
+    id = uuid.uuid4()
+    server.client.post(f"predict?drawing={id}", content=seven)
+    assert told(server, id, {"json": {"digit": 7}}).status_code == 200
+    again = told(server, id, {"json": {"digit": 1}})
+    assert again.status_code == 409 and "recorded already" in again.json()["error"]
+
+
+def test_a_client_that_asks_too_often_is_told_to_wait(tmp_path, seven):
+    with App(tmp_path, APP_REQUESTS_PER_SECOND="1", APP_BURST="5") as server:
+        codes = [server.client.post("predict", content=seven).status_code for _ in range(8)]
+        assert codes[:5] == [200] * 5 and codes[-1] == 429
+        answer = server.client.post("predict", content=seven)
+        assert int(answer.headers["Retry-After"]) >= 1 and "try again" in answer.json()["error"]
+
+
+def test_a_full_queue_is_said_to_be_full(tmp_path, mnist):
+    """One thread, nobody may wait: of many large pictures at once, some are refused, and none fails otherwise."""
+    large = encode(redraw(mnist[1].images[0].numpy(), side=1_400, height=3_900, width=3_900))
+    with App(tmp_path, APP_WORKERS="1", APP_WAITING="0") as server, ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: httpx.post(f"{server.address}predict", content=large, timeout=60), range(24)))
+        codes = {answer.status_code for answer in answers}
+        assert codes == {200, 503}
+        assert "too many pictures are waiting" in next(a for a in answers if a.status_code == 503).json()["error"]
+        assert server.client.post("predict", content=large).status_code == 200
+
+
+def test_ten_thousand_torn_pictures_are_refused_and_leave_no_memory(server, seven, mnist):
+    """PNG and JPEG, cut and with bytes exchanged; answers are 200, 413, 415 or 422, and the process does not grow."""
+    rng = random.Random(0)
+    whole = [seven, encode(redraw(mnist[1].images[1].numpy()), "JPEG"), encode(mnist[1].images[2].numpy())]
+    whole.append(encode(redraw(mnist[1].images[3].numpy()).convert("P"), "PNG"))
+
+    def torn():
+        body = bytearray(rng.choice(whole))
+        for _ in range(rng.choice((0, 1, 4, 40))):
+            body[rng.randrange(len(body))] = rng.randrange(256)
+        return bytes(body[: rng.randrange(len(body))] if rng.random() < 0.4 else body)
+
+    codes, before = set(), 0.0
+    for i in range(10_000):
+        codes.add(server.client.post("predict", content=torn()).status_code)
+        if i == 2_000:
+            before = server.megabytes
+    assert codes <= {200, 413, 415, 422} and {200, 422} <= codes
+    assert server.megabytes < before + 20
+
+
+def test_a_client_that_hangs_up_in_the_middle_is_no_news(server, seven):
+    before = server.log.count("\n")
+    for _ in range(20):
+        with socket.create_connection((urlsplit(server.address).hostname, urlsplit(server.address).port)) as connection:
+            connection.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 99999\r\n\r\n" + seven[:500])
+    assert server.client.post("predict", content=seven).status_code == 200
+    wait_until(lambda: server.log.count("\n") > before)
+    assert "Traceback" not in server.log
+    assert all(json.loads(line) for line in server.log.splitlines())
+
+
+def test_health_readiness_and_metrics(server, seven):
+    server.client.post("predict", content=seven)
+    assert server.client.get("healthz").json() == {"status": "alive"}
+    ready = server.client.get("readyz").json()
+    assert ready["database"] == "reachable" and ready["network"].startswith("step3, seed ")
+    metrics = server.client.get("metrics").text
+    assert 'app_predictions_total{digit="7"}' in metrics and "app_database_up 1.0" in metrics
+    assert 'route="/predict",status="200"' in metrics
+
+
+def test_the_log_is_json_without_what_was_sent(server, seven):
+    server.client.post("predict", content=seven)
+    server.client.get("secret-address")
+    lines = [json.loads(line) for line in server.log.splitlines()]
+    assert any(line.get("route") == "/predict" and line["status"] == 200 for line in lines)
+    assert "secret-address" not in server.log and len(max(server.log.splitlines(), key=len)) < 1_000
+
+
+@pytest.mark.parametrize(
+    ("variables", "sentence"),
+    [
+        ({"APP_NETWORK": "none.onnx"}, "there is no network none.onnx"),
+        ({"APP_PORT": "99999"}, "port cannot be so"),
+        ({"DATABASE_URL": "nonsense://secret"}, "DATABASE_URL is of nonsense, expected postgresql or sqlite"),
+        ({"DATABASE_URL": "secret"}, "DATABASE_URL is not an address"),
+        ({"APP_DATA": "/proc/nowhere"}, "the spool /proc/nowhere/spool.sqlite cannot be used"),
+    ],
+)
+def test_what_cannot_be_set_so_is_one_sentence(tmp_path, variables, sentence):
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)} | variables
+    done = subprocess.run(
+        [sys.executable, "-m", "app"], check=False, cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 2 and sentence in done.stderr and done.stderr.count("\n") == 1
+    assert "secret" not in done.stderr and not list(Path(tmp_path).iterdir())
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What the image runs
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def test_the_script_of_the_image_serves_writes_its_data_alone_and_knows_its_health(tmp_path, seven):
+    """In a copy of what the image has in it, which stays as it was."""
+    root, port = tmp_path / "srv", str(free_port())
+    shutil.copytree(REPOSITORY / "app", root / "app", ignore=shutil.ignore_patterns("__pycache__"))
+    before = sorted(root.rglob("*"))
+    kept = {
+        name: value for name, value in os.environ.items() if not name.startswith(("APP_", "DB_", "DATABASE_", "PYTHON"))
+    }
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    environment = kept | {"PATH": path, "APP_DATA": str(tmp_path / "data"), "APP_PORT": port, "APP_HOST": "127.0.0.1"}
+    health = [root / "app/image.sh", "health"]
+    quiet = {"cwd": root, "env": environment, "stderr": subprocess.DEVNULL}
+    assert subprocess.run(health, check=False, **quiet).returncode != 0
+    with subprocess.Popen([root / "app/image.sh"], stdout=subprocess.DEVNULL, **quiet) as process:
+        wait_until(lambda: subprocess.run(health, check=False, **quiet).returncode == 0)
+        id = uuid.uuid4()
+        assert httpx.post(f"http://127.0.0.1:{port}/predict?drawing={id}", content=seven).json()["digit"] == 7
+        assert httpx.post(f"http://127.0.0.1:{port}/drawings/{id}/truth", json={"digit": 7}).status_code == 200
+        process.terminate()
+    assert sorted(root.rglob("*")) == before
+    assert {path.name for path in (tmp_path / "data").iterdir()} >= {"drawings.sqlite", "spool.sqlite"}
+
+
+@pytest.mark.parametrize("colab", [False, True])
+def test_the_cell_of_the_readme_shows_the_page(tmp_path, colab):
+    """As it stands there, but for the port, which another program may have; Colab is played by two functions."""
+    (cell,) = re.findall(r"```python\n(import subprocess.*?)```", (REPOSITORY / "README.md").read_text(), re.DOTALL)
+    port = str(free_port())
+    played = """
+import sys, types
+google, colab, output = (types.ModuleType(name) for name in ("google", "google.colab", "google.colab.output"))
+output.serve_kernel_port_as_iframe = lambda port, height: print("iframe", port)
+output.eval_js = lambda script: script
+colab.output = output
+sys.modules |= {"google": google, "google.colab": colab, "google.colab.output": output}
+"""
+    ask = f"""
+import urllib.request
+print(urllib.request.urlopen("http://127.0.0.1:{port}/about").status)
+server.terminate()
+"""
+    code = (played if colab else "") + cell.replace("8000", port) + ask
+    environment = os.environ | {"APP_PORT": port, "APP_DATA": str(tmp_path)}
+    run = {"cwd": REPOSITORY, "env": environment, "capture_output": True, "text": True}
+    said = subprocess.run([sys.executable, "-c", code], check=True, **run).stdout
+    assert said.endswith("200\n")
+    assert (f"iframe {port}\ngoogle.colab.kernel.proxyPort({port})" in said) == colab
+    assert ("IFrame" in said) != colab
+
+
+def test_the_image_copies_what_it_runs_and_has_no_pytorch():
+    recipe = (REPOSITORY / "app/Dockerfile").read_text()
+    assert 'CMD ["app/image.sh"]' in recipe and "USER learner" in recipe and "COPY app/ app/" in recipe
+    assert "torch" not in (REPOSITORY / "app/requirements.txt").read_text().split("# ", 1)[1].split("\n", 1)[1]
+    services = yaml.safe_load((REPOSITORY / "app/compose.yaml").read_text())["services"]
+    assert services["app"]["read_only"] and services["app"]["volumes"] == ["spool:/data"]
+    assert {name for name in services["app"]["environment"]} == {"DB_HOST", "DB_NAME", "DB_USER", "DB_PASSWORD"}

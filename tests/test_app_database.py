@@ -1,0 +1,396 @@
+"""The app and its database: SQLite and a real PostgreSQL, which is stopped, started, and does not answer."""
+
+import signal
+import socket
+import sqlite3
+import threading
+import time
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
+
+import httpx
+import numpy as np
+import pytest
+import sqlalchemy as sa
+import torch
+from servers import REPOSITORY, App, Postgres, free_port, wait_until
+from sqlalchemy.exc import SQLAlchemyError
+from test_app import encode
+
+import utils
+from app.recorder import AlreadyKnown, Recorder, Spool, UnknownDrawing
+from app.settings import Settings
+from app.store import Drawing, Store, drawings
+
+
+@pytest.fixture(scope="module")
+def postgres():
+    server = Postgres()
+    yield server
+    server.close()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request, tmp_path):
+    """Of an empty database."""
+    if request.param == "sqlite":
+        return sa.make_url(f"sqlite:///{tmp_path}/drawings.sqlite")
+    server = request.getfixturevalue("postgres")
+    empty(server)
+    return sa.make_url(server.url).set(drivername="postgresql+psycopg")
+
+
+def empty(server):
+    with sa.create_engine(server.url.replace("postgresql", "postgresql+psycopg")).begin() as connection:
+        connection.execute(sa.text("DROP TABLE IF EXISTS drawings"))
+
+
+@pytest.fixture(scope="module")
+def seven():
+    return encode(utils.load_data(torch.device("cpu"), REPOSITORY / "data")[1].images[0].numpy())
+
+
+def row(prediction=7, truth=None, minutes=0, **changes):
+    chances = [0.01] * 10
+    chances[prediction] = 0.91
+    when = datetime(2026, 1, 1, tzinfo=timezone.utc) + timedelta(minutes=minutes)
+    made = Drawing(uuid.uuid4(), when, "step3, seed 1", bytes(range(196)) * 4, chances, prediction, 0.91, truth)
+    return replace(made, **changes)
+
+
+def rows_of(url):
+    with sa.create_engine(url).connect() as connection:
+        return connection.execute(sa.select(drawings).order_by(drawings.c.drawn_at)).all()
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The store
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_row_comes_back_as_it_was(url):
+    store, one = Store(url, timeout=2), row(truth=4)
+    store.save([one])
+    assert store.find(one.id) == one
+    assert store.find(one.id).drawn_at.tzinfo is not None
+    assert store.find(uuid.uuid4()) is None
+
+
+def test_a_time_of_another_zone_is_kept_as_the_same_moment(url):
+    store = Store(url, timeout=2)
+    one = row(drawn_at=datetime(2026, 1, 1, 3, tzinfo=timezone(timedelta(hours=3))))
+    store.save([one])
+    assert store.find(one.id).drawn_at == datetime(2026, 1, 1, tzinfo=timezone.utc)
+
+
+def test_rows_that_come_twice_are_one_and_a_truth_stays(url):
+    store, first = Store(url, timeout=2), row(prediction=1)
+    later = replace(first, prediction=2)
+    store.save([first])
+    store.save([later])
+    assert store.find(first.id).prediction == 2
+    store.save([replace(later, truth=3)])
+    store.save([first])
+    store.save([replace(later, truth=5)])
+    assert (store.find(first.id).prediction, store.find(first.id).truth) == (2, 3)
+    assert len(rows_of(url)) == 1
+
+
+def test_a_batch_is_saved_whole_or_not_at_all(url):
+    store = Store(url, timeout=2)
+    with pytest.raises(SQLAlchemyError):
+        store.save([row(), row(truth=11)])
+    assert not rows_of(url)
+
+
+def test_statistics_are_those_counted_by_hand(url):
+    store = Store(url, timeout=2)
+    told = [row(7, 7), row(7, 7, confidence=0.5), row(7, 1, minutes=1, confidence=0.6), row(2, 3, minutes=2), row(5)]
+    store.save(told)
+    counted = store.statistics()
+    assert (counted["predictions"], counted["known"], counted["right"], counted["accuracy"]) == (5, 4, 2, 50)
+    assert counted["confidence_right"] == pytest.approx(70.5)
+    assert counted["confidence_wrong"] == pytest.approx(75.5)
+    matrix = np.array(counted["confusion_matrix"])
+    assert (matrix[7, 7], matrix[1, 7], matrix[3, 2], matrix.sum()) == (2, 1, 1, 4)
+    assert [(one["truth"], one["prediction"]) for one in counted["latest_mistakes"]] == [(3, 2), (1, 7)]
+    assert counted["latest_mistakes"][0]["image"] == list(told[3].image)
+
+
+def test_an_empty_database_has_statistics_too(url):
+    counted = Store(url, timeout=2).statistics()
+    assert (counted["predictions"], counted["accuracy"], counted["latest_mistakes"]) == (0, None, [])
+
+
+def test_several_workers_create_the_tables_at_once(url):
+    """Twelve, from an empty database, each with its own connections."""
+    barrier, stores = threading.Barrier(12), [Store(url, timeout=5) for _ in range(12)]
+
+    def begin(store):
+        barrier.wait()
+        store.save([row()])
+
+    with ThreadPoolExecutor(12) as pool:
+        list(pool.map(begin, stores))
+    assert len(rows_of(url)) == 12
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The recorder
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def recorder(url, tmp_path):
+    recorder = Recorder(Store(url, timeout=2), Spool(tmp_path / "spool.sqlite"))
+    yield recorder
+    recorder.stop()
+
+
+def test_of_a_drawing_the_last_prediction_is_recorded(recorder, url):
+    first = row(prediction=1)
+    recorder.predicted(first)
+    recorder.predicted(replace(first, prediction=2))
+    wait_until(lambda: recorder.waiting() == 0)
+    assert [one.prediction for one in rows_of(url)] == [2]
+
+
+def test_a_truth_is_in_the_database_when_that_is_said(recorder, url):
+    one = row()
+    recorder.predicted(one)
+    assert recorder.corrected(one.id, 3) is True
+    assert [found.truth for found in rows_of(url)] == [3]
+
+
+def test_a_prediction_that_comes_after_the_truth_changes_nothing(recorder, url):
+    one = row(prediction=1)
+    recorder.predicted(one)
+    recorder.corrected(one.id, 1)
+    recorder.predicted(replace(one, prediction=2))
+    time.sleep(0.6)
+    assert [(found.prediction, found.truth) for found in rows_of(url)] == [(1, 1)]
+
+
+def test_what_is_unknown_or_known_already_is_refused(recorder):
+    one = row()
+    recorder.predicted(one)
+    recorder.corrected(one.id, 3)
+    with pytest.raises(AlreadyKnown):
+        recorder.corrected(one.id, 4)
+    with pytest.raises(UnknownDrawing):
+        recorder.corrected(uuid.uuid4(), 4)
+
+
+def test_a_drawing_of_another_process_is_found_in_the_database(recorder, url):
+    one = row()
+    Store(url, timeout=2).save([one])
+    assert recorder.corrected(one.id, 3) is True
+    with pytest.raises(AlreadyKnown):
+        recorder.corrected(one.id, 4)
+
+
+def test_of_two_threads_that_tell_the_same_drawing_one_is_refused(recorder, url):
+    one = row()
+    recorder.predicted(one)
+
+    def tell(truth):
+        try:
+            return recorder.corrected(one.id, truth)
+        except AlreadyKnown:
+            return None
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sorted(map(str, pool.map(tell, range(8)))) == ["None"] * 7 + ["True"]
+
+
+def test_stopping_loses_nothing(url, tmp_path):
+    recorder = Recorder(Store(url, timeout=2), Spool(tmp_path / "spool.sqlite"))
+    for _ in range(700):  # more than one batch
+        recorder.predicted(row())
+    recorder.stop()
+    assert len(rows_of(url)) == 700
+
+
+def test_what_a_killed_process_left_in_the_spool_arrives_in_order(url, tmp_path):
+    """Rows of one drawing, in two batches and in one: what was told first is what stays."""
+    spool, one = Spool(tmp_path / "spool.sqlite"), row(prediction=1)
+    spool.add([one, replace(one, prediction=2), replace(one, prediction=2, truth=4)])
+    spool.add([replace(one, prediction=3), replace(one, truth=5)])
+    spool.close()
+    recorder = Recorder(Store(url, timeout=2), Spool(tmp_path / "spool.sqlite"))
+    wait_until(lambda: recorder.waiting() == 0)
+    recorder.stop()
+    assert [(found.prediction, found.truth) for found in rows_of(url)] == [(2, 4)]
+
+
+def test_a_spool_that_is_damaged_is_left_alone_and_said_to_be(tmp_path):
+    (tmp_path / "spool.sqlite").write_bytes(b"damaged" * 1_000)
+    with pytest.raises(OSError, match="spool.sqlite cannot be used .file is not a database.: set APP_DATA"):
+        Spool(tmp_path / "spool.sqlite")
+    assert (tmp_path / "spool.sqlite").read_bytes() == b"damaged" * 1_000
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# A database that is away
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def predict(server, seven):
+    id = uuid.uuid4()
+    begin = time.monotonic()
+    assert server.client.post(f"predict?drawing={id}", content=seven).json()["digit"] == 7
+    return id, time.monotonic() - begin
+
+
+@pytest.fixture
+def silent():
+    """A port that takes connections and never says a word."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        yield listening.getsockname()[1]
+
+
+@pytest.mark.parametrize("kind", ["refused", "silent"])
+def test_predictions_do_not_wait_for_a_database_that_is_away(tmp_path, seven, silent, kind):
+    port = free_port() if kind == "refused" else silent
+    with App(
+        tmp_path, DB_HOST="127.0.0.1", DB_PORT=str(port), DB_NAME="x", DB_USER="x", DB_PASSWORD="SECRET"
+    ) as server:
+        predict(server, seven)
+        took = []
+        for _ in range(100):
+            id, seconds = predict(server, seven)
+            took.append(seconds)
+        assert np.median(took) < 0.1 and max(took) < 1
+        begin = time.monotonic()
+        assert server.client.post(f"drawings/{id}/truth", json={"digit": 7}).json() == {"recorded": False}
+        assert time.monotonic() - begin < 2
+        again = server.client.post(f"drawings/{id}/truth", json={"digit": 1})
+        assert again.status_code == 409
+        wait_until(lambda: server.client.get("readyz").json()["database"] == "away, spooling")
+        assert server.client.get("readyz").json()["waiting"] >= 1
+        counted = server.client.get("statistics")
+        assert counted.status_code == 503 and "the database is away" in counted.json()["error"]
+        unknown = server.client.post(f"drawings/{uuid.uuid4()}/truth", json={"digit": 7})
+        assert unknown.status_code == 503 and "only it knows this drawing" in unknown.json()["error"]
+        assert "app_database_up 0.0" in server.client.get("metrics").text
+    assert "SECRET" not in server.log
+
+
+def test_a_server_that_is_stopped_and_started_in_the_middle_gets_every_row_once(tmp_path, postgres, seven):
+    empty(postgres)
+    url = sa.make_url(postgres.url).set(drivername="postgresql+psycopg")
+    told = {}
+    with App(tmp_path, DATABASE_URL=postgres.url) as server:
+
+        def tell(count):
+            said = []
+            for _ in range(count):
+                id, seconds = predict(server, seven)
+                assert seconds < 1
+                said.append(
+                    server.client.post(f"drawings/{id}/truth", json={"digit": len(told) % 10}).json()["recorded"]
+                )
+                told[id] = len(told) % 10
+            return said
+
+        assert tell(20) == [True] * 20
+        postgres.stop()
+        try:
+            assert tell(20) == [False] * 20
+        finally:
+            postgres.start()
+        wait_until(
+            lambda: (
+                server.client.get("readyz").json() | {"network": ""}
+                == {"network": "", "database": "reachable", "waiting": 0}
+            )
+        )
+        assert tell(5) == [True] * 5
+    found = {one.id: one.truth for one in rows_of(url)}
+    assert found == told and len(rows_of(url)) == 45
+
+
+def test_what_was_told_while_it_was_away_survives_a_restart_of_the_app(tmp_path, postgres, seven):
+    """The app is killed, not stopped, and the database comes back only after that."""
+    empty(postgres)
+    server = App(tmp_path, DATABASE_URL=postgres.url)
+    try:
+        server.client.get("statistics")
+        postgres.stop()
+        try:
+            id, _ = predict(server, seven)
+            assert server.client.post(f"drawings/{id}/truth", json={"digit": 2}).json() == {"recorded": False}
+            server.process.kill()
+            server.process.wait()
+            server.start()
+            assert server.client.post(f"drawings/{id}/truth", json={"digit": 3}).status_code == 409
+        finally:
+            postgres.start()
+        url = sa.make_url(postgres.url).set(drivername="postgresql+psycopg")
+        wait_until(lambda: server.client.get("readyz").json()["waiting"] == 0)
+        assert [(one.id, one.truth) for one in rows_of(url)] == [(id, 2)]
+    finally:
+        server.stop()
+
+
+def test_two_replicas_share_the_database_and_nothing_else(tmp_path, postgres, seven):
+    empty(postgres)
+    with App(tmp_path / "a", DATABASE_URL=postgres.url) as a, App(tmp_path / "b", DATABASE_URL=postgres.url) as b:
+        id, _ = predict(a, seven)
+        wait_until(lambda: a.client.get("readyz").json()["waiting"] == 0)
+        assert b.client.post(f"drawings/{id}/truth", json={"digit": 7}).json() == {"recorded": True}
+        assert a.client.get("statistics").json()["right"] == 1
+        assert b.client.post(f"drawings/{id}/truth", json={"digit": 1}).status_code == 409
+
+
+def test_feedback_that_is_on_its_way_when_the_app_stops_is_kept(tmp_path, seven):
+    """Many clients tell while it is asked to stop: whatever it has answered, it has recorded."""
+    server = App(tmp_path)
+    ids = [predict(server, seven)[0] for _ in range(60)]
+    answered = []
+
+    def tell(id):
+        try:
+            if httpx.post(f"{server.address}drawings/{id}/truth", json={"digit": 1}, timeout=10).status_code == 200:
+                answered.append(id)
+        except httpx.TransportError:
+            pass
+
+    with ThreadPoolExecutor(8) as pool:
+        for id in ids:
+            pool.submit(tell, id)
+        wait_until(lambda: len(answered) >= 5)
+        server.process.terminate()
+    assert server.stop() == -signal.SIGTERM and "Application shutdown complete" in server.log
+    found = sqlite3.connect(tmp_path / "app-data/drawings.sqlite").execute("SELECT id FROM drawings WHERE truth = 1")
+    assert {uuid.UUID(id) for (id,) in found} >= set(answered)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Settings
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({}, "sqlite:///app-data/drawings.sqlite"),
+        ({"DATABASE_URL": "postgres://u:p@h/d"}, "postgresql+psycopg://u:p@h/d"),
+        ({"DATABASE_URL": "postgresql://u:p@h:1/d"}, "postgresql+psycopg://u:p@h:1/d"),
+        ({"DATABASE_URL": "sqlite:////x/y"}, "sqlite:////x/y"),
+        (
+            {"DB_HOST": "h", "DB_NAME": "d", "DB_USER": "u", "DB_PASSWORD": "a/b@c"},
+            "postgresql+psycopg://u:a%2Fb%40c@h:5432/d",
+        ),
+        ({"DATABASE_URL": "", "DB_HOST": ""}, "sqlite:///app-data/drawings.sqlite"),
+    ],
+)
+def test_the_database_is_the_one_that_the_environment_names(monkeypatch, variables, expected):
+    for name in ("DATABASE_URL", "DB_HOST", "DB_PORT", "DB_NAME", "DB_USER", "DB_PASSWORD"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert Settings().database.render_as_string(hide_password=False) == expected
+    assert "a/b@c" not in str(Settings())
