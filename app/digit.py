@@ -91,7 +91,8 @@ def find_ink(gray: np.ndarray) -> np.ndarray:
     """How much ink there is at each pixel, from 0 for paper to 1: float32 of the same shape.
 
     Paper is what lies along the border; dark strokes on light paper and light ones on dark are told by which of the two
-    stands out further from it. Raises NoDigit where nothing does.
+    stands out further from it. Where that is a whole sheet, the border was the table, and the digit is on the sheet.
+    Raises NoDigit where nothing stands out.
     """
     paper, noise = _paper(gray)
     contrast = gray - paper
@@ -101,6 +102,8 @@ def find_ink(gray: np.ndarray) -> np.ndarray:
     if full < max(LEAST_CONTRAST, 2 * noise):
         raise NoDigit
     ink = np.clip((ink - noise) / (full - noise), 0, 1)
+    if sheet := _find_sheet(ink):
+        return find_ink(gray[sheet])
     return _without_specks(ink) if noise else ink
 
 
@@ -126,6 +129,20 @@ def _paper(gray: np.ndarray) -> tuple[np.ndarray | float, float]:
         away = np.abs(frame @ surface - values)
         weights = 1 / np.maximum(away, 0.005)
     return terms @ surface, float(4 * np.median(away))
+
+
+def _find_sheet(ink: np.ndarray) -> tuple[slice, slice] | None:
+    """Where a sheet of paper lies that was taken for ink, less its edge: a box, large and nearly full of it."""
+    solid = ink > 0.4
+    box = []
+    for axis in (1, 0):
+        filled = np.flatnonzero(solid.mean(axis=axis) > 0.4)
+        if len(filled) < 0.5 * solid.shape[1 - axis]:
+            return None
+        edge = 2 + len(filled) // 20
+        box.append(slice(filled[0] + edge, filled[-1] + 1 - edge))
+    inside = solid[tuple(box)]
+    return tuple(box) if min(inside.shape) >= SIDE and inside.mean() > 0.75 else None
 
 
 def _without_specks(ink: np.ndarray) -> np.ndarray:

@@ -192,6 +192,18 @@ def test_nothing_drawn_is_no_digit(color):
         digit.prepare(encode(picture))
 
 
+def test_a_sheet_on_a_dark_table_is_what_the_digit_is_on(mnist, network):
+    right = 0
+    for image, label in zip(mnist[1].images[:50].numpy(), mnist[1].labels.tolist()):
+        table = np.full((400, 500), 60) + np.random.default_rng(label).normal(0, 4, (400, 500))
+        table[40:370, 50:460] += 150
+        page = redraw(image, side=200, height=330, width=410, top=60, left=100, paper=255, ink=110)
+        table[40:370, 50:460] -= 255 - np.asarray(page)
+        photo = encode(table.clip(0, 255).astype(np.uint8), "JPEG", quality=85)
+        right += network.predict(digit.prepare(photo)).digit == label
+    assert right >= 49
+
+
 def test_of_several_frames_the_first_is_read(mnist, network):
     frames = [redraw(mnist[1].images[index].numpy()) for index in (0, 1, 2)]
     content = encode(frames[0], save_all=True, append_images=frames[1:])

@@ -254,7 +254,7 @@ def test_a_picture_is_opened_pasted_or_dropped(open_page, digits, how, ink):
     content = encode(redraw(digits[1], paper=255 - ink, ink=ink))
     if how == "open":
         with page.expect_file_chooser() as chooser:
-            page.get_by_role("button", name="Open a picture").click()
+            page.get_by_role("button", name="Open picture").click()
         chooser.value.set_files({"name": "two.png", "mimeType": "image/png", "buffer": content})
     else:
         send_to(page, how, content)
@@ -271,7 +271,7 @@ def test_a_photo_of_twelve_megapixels_is_made_smaller_before_it_travels(open_pag
     page.on("request", lambda request: "predict" in request.url and sent.append(len(request.post_data_buffer)))
     photo = encode(redraw(digits[1], side=1_800, height=3_000, width=4_000, top=500, left=900), "JPEG", quality=95)
     with page.expect_file_chooser() as chooser:
-        page.get_by_role("button", name="Open a picture").click()
+        page.get_by_role("button", name="Open picture").click()
     chooser.value.set_files({"name": "photo.jpg", "mimeType": "image/jpeg", "buffer": photo})
     says(page, 2)
     assert sent[0] < 2**20
