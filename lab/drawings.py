@@ -78,7 +78,9 @@ def measure(network: Network) -> dict[str, float]:
     images = test.images.numpy()[chosen]
     pages = [redraw(image, rng) for image in images]
     ways = {"plain": images} | {name: np.stack([way(page) for page in pages]) for name, way in WAYS.items()}
-    return {name: round(100 * float((network.logits(seen).argmax(1) == labels).mean()), 2) for name, seen in ways.items()}
+    return {
+        name: round(100 * float((network.logits(seen).argmax(1) == labels).mean()), 2) for name, seen in ways.items()
+    }
 
 
 def drawings() -> str:
