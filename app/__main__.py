@@ -50,7 +50,7 @@ def _listen(settings: Settings) -> socket.socket:
 
 
 def _log_as_json() -> None:
-    """One object a line, times in UTC."""
+    """One object a line, times in UTC; on a terminal, which somebody looks at, what is amiss alone."""
     formatter = JsonFormatter(
         "%(asctime)s %(levelname)s %(name)s %(message)s",
         datefmt="%Y-%m-%dT%H:%M:%SZ",
@@ -60,7 +60,8 @@ def _log_as_json() -> None:
     formatter.converter = time.gmtime
     handler = logging.StreamHandler()
     handler.setFormatter(formatter)
-    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    level = logging.WARNING if sys.stderr.isatty() else logging.INFO
+    logging.basicConfig(level=level, handlers=[handler], force=True)
 
 
 if __name__ == "__main__":

@@ -220,7 +220,8 @@ class Recorder:
             self.online = True
         except (SQLAlchemyError, sqlite3.Error) as error:
             if self.online:
-                logger.warning("the database is away, the spool keeps what comes", extra={"kind": type(error).__name__})
+                reason = str(getattr(error, "orig", error)).split("\n")[0]
+                logger.warning("the database is away, the spool keeps what comes", extra={"reason": reason})
             self.online = False
         with self._drained:
             self._drained.notify_all()

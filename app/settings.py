@@ -21,8 +21,8 @@ class Settings(BaseSettings):
     network: Path = HERE / "step3.onnx"
     data: Path = Path("app-data")  # the SQLite file, and the spool
     store_drawings: bool = True  # whether the database gets the images, or only what was said to them
-    requests_per_second: float = Field(20.0, gt=0)  # of one client, on average
-    burst: int = Field(60, ge=1)  # and so many at once
+    requests_per_second: float = Field(30.0, gt=0)  # of one client, on average
+    burst: int = Field(90, ge=1)  # and so many at once
     workers: int = Field(min(4, os.cpu_count() or 1), ge=1)  # threads that decode pictures
     waiting: int = Field(32, ge=0)  # pictures that may wait for them
     database_timeout: int = Field(2, ge=1)  # seconds until a database that does not answer is taken to be down

@@ -33,7 +33,7 @@ drawings = sa.Table(
     sa.MetaData(),
     sa.Column("id", sa.Uuid, primary_key=True),  # made by the client: a row that is sent twice is one row
     sa.Column("drawn_at", UtcDateTime, nullable=False, index=True),
-    sa.Column("network", sa.String(200), nullable=False),
+    sa.Column("network", sa.Text, nullable=False),
     sa.Column("image", sa.LargeBinary, nullable=True),  # 28 x 28 bytes, as the network saw it
     sa.Column("probabilities", sa.JSON, nullable=False),
     sa.Column("prediction", sa.SmallInteger, nullable=False),

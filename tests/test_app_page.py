@@ -3,6 +3,7 @@
 import io
 import os
 import re
+import time
 from itertools import pairwise
 
 import numpy as np
@@ -163,6 +164,13 @@ def test_a_correction_changes_the_statistics(open_page, server):
     expect(page.locator("#numbers")).to_contain_text("50.0 % of 2")
 
 
+def test_a_touch_is_a_dot(open_page):
+    page = open_page()
+    page.locator("#paper").click()
+    expect(page.locator("#confidence")).to_contain_text("with a confidence of")
+    assert sum(value > 100 for value in seen(page)) > 200  # as large as the digit's box
+
+
 def test_undo_takes_a_stroke_and_clear_takes_all(open_page):
     page = open_page()
     draw(page, 4)
@@ -199,6 +207,38 @@ def test_one_request_is_on_its_way_and_a_stale_answer_is_dropped(open_page):
     draw(page, 7)
     says(page, 7)
     assert max(most) == 1
+
+
+def test_drawing_for_long_stays_within_what_one_client_may_ask(browser, tmp_path):
+    """With the limits as they are by default: eight seconds of scribbling, and no answer is a refusal."""
+    with App(tmp_path, APP_REQUESTS_PER_SECOND="", APP_BURST="") as server:
+        page = browser.new_page()
+        codes = []
+        page.on("response", lambda response: codes.append(response.status))
+        page.goto(server.address)
+        box = page.locator("#paper").bounding_box()
+        page.mouse.move(box["x"] + 50, box["y"] + 50)
+        page.mouse.down()
+        end = time.monotonic() + 8
+        while time.monotonic() < end:
+            for x, y in ((200, 60), (60, 200), (200, 200), (60, 60)):
+                page.mouse.move(box["x"] + x, box["y"] + y, steps=10)
+        page.mouse.up()
+        page.close()
+    assert set(codes) == {200} and len(codes) > 60
+
+
+def test_the_answer_at_rest_is_read_out_and_not_those_on_the_way(open_page):
+    page = open_page()
+    page.evaluate(
+        """() => {
+          window.heard = [];
+          new MutationObserver(() => heard.push(announced.textContent)).observe(announced, { childList: true });
+        }"""
+    )
+    draw(page, 7)
+    expect(page.locator("#announced")).to_contain_text("It is a 7, with a confidence of")
+    assert len(page.evaluate("heard")) == 1
 
 
 def test_while_the_database_is_away_it_says_so(browser, tmp_path):

@@ -2,6 +2,8 @@
 
 const BRUSH = 22; // of the paper's 280: some two pixels of the 28, as MNIST's strokes are
 const STEP = 10; // that an arrow key moves the pen
+const BETWEEN = 60; // milliseconds from one question to the next: faster than the eye, and less than the server allows
+const PAUSE = 600; // milliseconds after which a drawing is at rest, and its answer is read out
 const LARGEST_FILE = 1024 * 1024; // larger pictures are made smaller here, before they travel
 const LARGEST_SIDE = 1024;
 
@@ -47,7 +49,8 @@ function paint() {
   for (const stroke of strokes) {
     ink.beginPath();
     ink.moveTo(stroke[0].x, stroke[0].y);
-    for (const point of stroke) ink.lineTo(point.x, point.y); // a single point is a dot
+    ink.lineTo(stroke[0].x + 0.1, stroke[0].y); // a line of no length is not drawn: this makes a dot of a single point
+    for (const point of stroke) ink.lineTo(point.x, point.y);
     ink.stroke();
   }
   element("undo").disabled = !strokes.length;
@@ -148,10 +151,12 @@ async function askAll() {
   while (outdated) {
     outdated = false;
     const asked = drawing;
+    const pace = wait(BETWEEN);
     const said = await send(`predict?drawing=${asked}`, await onPaper());
+    await pace;
     if (asked !== drawing) continue;
     if (said.status === 429 || said.status === 503) {
-      await new Promise((resolve) => setTimeout(resolve, 500));
+      await wait(500);
       outdated = true;
     } else if (said.error) {
       forget(said.error);
@@ -159,6 +164,10 @@ async function askAll() {
       show(said);
     }
   }
+}
+
+function wait(milliseconds) {
+  return new Promise((resolve) => setTimeout(resolve, milliseconds));
 }
 
 function onPaper() {
@@ -185,9 +194,18 @@ function capital(sentence) {
 
 const percent = (share) => `${(100 * share).toFixed(1)} %`;
 
+// For those who hear the page: not each answer on the way, but the one at rest.
+let announcing = 0;
+
+function say(sentence) {
+  element("confidence").textContent = sentence;
+  clearTimeout(announcing);
+  announcing = setTimeout(() => (element("announced").textContent = sentence), PAUSE);
+}
+
 function show(said) {
   element("digit").textContent = said.digit;
-  element("confidence").textContent = `It is a ${said.digit}, with a confidence of ${percent(said.confidence)}.`;
+  say(`It is a ${said.digit}, with a confidence of ${percent(said.confidence)}.`);
   said.probabilities.forEach((chance, digit) => {
     const row = element(`bar-${digit}`);
     row.classList.toggle("best", digit === said.digit);
@@ -211,7 +229,7 @@ function showPixels(canvas, pixels) {
 
 function forget(sentence = "Draw something first.") {
   element("digit").textContent = "–";
-  element("confidence").textContent = sentence;
+  say(sentence);
   for (const row of element("bars").children) {
     row.classList.remove("best");
     row.querySelector(".bar").style.width = "0";
