@@ -8,18 +8,18 @@ import uuid
 from collections import OrderedDict
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-from fastapi import FastAPI, HTTPException, Query, Request, Response
+from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.staticfiles import StaticFiles
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, ValidationError
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.requests import ClientDisconnect
@@ -34,7 +34,16 @@ from app.store import Drawing, Store
 PAGE = Path(__file__).parent / "page"
 LARGEST_BODY = 2 * 1024 * 1024
 MANY_CLIENTS = 10_000
-STATUS = {digit.NotAPicture: 415, digit.TooLarge: 413, digit.Unreadable: 422, digit.NoDigit: 422}
+STATUS = {  # of what is refused
+    digit.NotAPicture: 415,
+    digit.TooLarge: 413,
+    digit.Unreadable: 422,
+    digit.NoDigit: 422,
+    UnknownDrawing: 404,
+    AlreadyKnown: 409,
+    DatabaseAway: 503,
+}
+UNEXPECTED = "something went wrong here, and the server's log says what"
 
 # Everything comes from here; the one picture that does not is made in the page itself.
 SECURITY = {
@@ -119,6 +128,12 @@ class Metrics:
         )
 
 
+class Truth(BaseModel):
+    """What somebody says a drawing was."""
+
+    digit: Annotated[int, Field(strict=True, ge=0, lt=DIGITS)]
+
+
 async def read_body(request: Request) -> bytes:
     """The body, as long as it is no longer than it may be. Raises HTTPException."""
     too_large = HTTPException(413, "the file is larger than 2 MiB, expected a smaller picture")
@@ -132,58 +147,85 @@ async def read_body(request: Request) -> bytes:
     return bytes(body)
 
 
+async def read_truth(request: Request) -> Truth:
+    """Raises HTTPException for a body that is none; JSON has to be named, which a page of elsewhere cannot do unasked."""
+    named = request.headers.get("content-type", "").split(";")[0]
+    body = await read_body(request)
+    with suppress(ValidationError):
+        if named == "application/json":
+            return Truth.model_validate_json(body)
+    raise HTTPException(422, 'the body is not a truth, expected JSON such as {"digit": 7}, with a digit from 0 to 9')
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # The routes
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-class Truth(BaseModel):
-    """What somebody says a drawing was."""
-
-    digit: Annotated[int, Field(strict=True, ge=0, lt=DIGITS)]
-
-
-def make_app(settings: Settings) -> FastAPI:
-    """The app with its network, loaded, and its database, which may be away.
+class Parts:
+    """All that the routes need, loaded and started; the database may be away.
 
     Raises FileNotFoundError or ValueError for a network that cannot be loaded, ValueError for an address that is none, and
     OSError for a folder of data that cannot be written.
     """
-    network, database = Network(settings.network), settings.database  # before anything is written
-    spool = Spool(settings.data / "spool.sqlite")
-    recorder = Recorder(Store(database, settings.database_timeout), spool)
-    answers = Answers(network, settings.workers, settings.waiting)
-    clients = Clients(settings.requests_per_second, settings.burst)
-    metrics = Metrics(recorder)
 
-    @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        yield
-        answers.close()
-        await asyncio.to_thread(recorder.stop)
+    def __init__(self, settings: Settings) -> None:
+        self.network, database = Network(settings.network), settings.database  # before anything is written
+        self.stores_drawings = settings.store_drawings
+        spool = Spool(settings.data / "spool.sqlite")
+        self.recorder = Recorder(Store(database, settings.database_timeout), spool)
+        self.answers = Answers(self.network, settings.workers, settings.waiting)
+        self.clients = Clients(settings.requests_per_second, settings.burst)
+        self.metrics = Metrics(self.recorder)
 
-    app = FastAPI(lifespan=lifespan, openapi_url=None)
-
-    def admit(request: Request) -> None:
-        seconds = clients.seconds_to_wait(request.client.host if request.client else "")
+    def admit(self, request: Request) -> None:
+        """Raises HTTPException for a client that asks too often."""
+        seconds = self.clients.seconds_to_wait(request.client.host if request.client else "")
         if seconds:
             wait = {"Retry-After": str(max(1, round(seconds)))}
             raise HTTPException(429, "these are more requests than one client may make, try again in a moment", wait)
 
+    def record(self, drawing: uuid.UUID, image: np.ndarray, said: Prediction) -> None:
+        kept = image.tobytes() if self.stores_drawings else None
+        now = datetime.now(timezone.utc)
+        row = Drawing(drawing, now, self.network.name, kept, said.probabilities, said.digit, said.confidence)
+        self.recorder.predicted(row)
+
+    def close(self) -> None:
+        self.answers.close()
+        self.recorder.stop()
+
+
+def make_app(settings: Settings) -> FastAPI:
+    """The app. Raises as `Parts`."""
+    parts = Parts(settings)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        yield
+        await asyncio.to_thread(parts.close)
+
+    app = FastAPI(lifespan=lifespan, openapi_url=None)
+    _add_drawings(app, parts)
+    _add_operation(app, parts)
+    app.mount("/", StaticFiles(directory=PAGE, html=True))
+    _add_errors(app)
+    app.add_middleware(_Log, metrics=parts.metrics)
+    return app
+
+
+def _add_drawings(app: FastAPI, parts: Parts) -> None:
+    """What the page asks."""
+
     @app.post("/predict")
-    async def predict(
-        request: Request, drawing: Annotated[uuid.UUID | None, Query(description="recorded under this id")] = None
-    ) -> dict[str, object]:
-        admit(request)
+    async def predict(request: Request, drawing: uuid.UUID | None = None) -> dict[str, object]:
+        parts.admit(request)
         begin = time.perf_counter()
-        image, said = await answers.answer(await read_body(request))
-        metrics.seconds.observe(time.perf_counter() - begin)
-        metrics.predictions.labels(said.digit).inc()
+        image, said = await parts.answers.answer(await read_body(request))
+        parts.metrics.seconds.observe(time.perf_counter() - begin)
+        parts.metrics.predictions.labels(said.digit).inc()
         if drawing:
-            kept = image.tobytes() if settings.store_drawings else None
-            now = datetime.now(timezone.utc)
-            row = Drawing(drawing, now, network.name, kept, said.probabilities, said.digit, said.confidence)
-            recorder.predicted(row)
+            parts.record(drawing, image, said)
         return {
             "digit": said.digit,
             "confidence": said.confidence,
@@ -192,29 +234,24 @@ def make_app(settings: Settings) -> FastAPI:
         }
 
     @app.post("/drawings/{drawing}/truth")
-    async def truth(request: Request, drawing: uuid.UUID, told: Truth) -> dict[str, object]:
-        admit(request)
-        try:
-            return {"recorded": await asyncio.to_thread(recorder.corrected, drawing, told.digit)}
-        except UnknownDrawing as error:
-            raise HTTPException(404, str(error)) from None
-        except AlreadyKnown as error:
-            raise HTTPException(409, str(error)) from None
-        except DatabaseAway as error:
-            raise HTTPException(503, str(error)) from None
+    async def truth(request: Request, drawing: uuid.UUID) -> dict[str, object]:
+        parts.admit(request)
+        told = await read_truth(request)
+        return {"recorded": await asyncio.to_thread(parts.recorder.corrected, drawing, told.digit)}
 
     @app.get("/statistics")
     async def statistics(request: Request) -> dict[str, object]:
-        admit(request)
-        try:
-            counted = await asyncio.to_thread(recorder.statistics)
-        except DatabaseAway as error:
-            raise HTTPException(503, str(error)) from None
-        return counted | {"waiting": recorder.waiting(), "drawings_are_stored": settings.store_drawings}
+        parts.admit(request)
+        counted = await asyncio.to_thread(parts.recorder.statistics)
+        return counted | {"waiting": parts.recorder.waiting()}
 
     @app.get("/about")
     async def about() -> dict[str, object]:
-        return network.about | {"drawings_are_stored": settings.store_drawings}
+        return parts.network.about | {"drawings_are_stored": parts.stores_drawings}
+
+
+def _add_operation(app: FastAPI, parts: Parts) -> None:
+    """What those ask who keep it running."""
 
     @app.get("/healthz")
     async def healthz() -> dict[str, str]:
@@ -222,47 +259,34 @@ def make_app(settings: Settings) -> FastAPI:
 
     @app.get("/readyz")
     async def readyz() -> dict[str, object]:
-        database = "reachable" if recorder.online else "away, spooling"
-        return {"network": network.name, "database": database, "waiting": recorder.waiting()}
+        database = "reachable" if parts.recorder.online else "away, spooling"
+        return {"network": parts.network.name, "database": database, "waiting": parts.recorder.waiting()}
 
     @app.get("/metrics")
-    async def prometheus() -> Response:
-        return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
-
-    app.mount("/", StaticFiles(directory=PAGE, html=True))
-    _add_errors(app)
-    app.add_middleware(_Log, metrics=metrics)
-    return app
+    async def metrics() -> Response:
+        return Response(generate_latest(parts.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
 
 def _add_errors(app: FastAPI) -> None:
     """Each error is one sentence as JSON, with nothing of what was sent."""
 
-    def refuse(status: int, sentence: str, headers: dict[str, str] | None = None) -> JSONResponse:
-        return JSONResponse({"error": sentence}, status, headers)
+    async def refuse(request: Request, error: Exception) -> JSONResponse:
+        status = STATUS.get(type(error), 500)
+        sentence = str(error) if type(error) in STATUS else UNEXPECTED
+        return JSONResponse({"error": sentence}, status)
+
+    for kind in (*STATUS, Exception):
+        app.add_exception_handler(kind, refuse)
 
     @app.exception_handler(StarletteHTTPException)
-    async def http_error(request: Request, error: StarletteHTTPException) -> JSONResponse:
+    async def refuse_request(request: Request, error: StarletteHTTPException) -> JSONResponse:
         known = {404: "there is nothing at this address", 405: "this address takes another method"}
         sentence = error.detail if isinstance(error, HTTPException) else known.get(error.status_code, error.detail)
-        return refuse(error.status_code, sentence, error.headers)
+        return JSONResponse({"error": sentence}, error.status_code, error.headers)
 
     @app.exception_handler(RequestValidationError)
-    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        where = error.errors()[0]["loc"][0]
-        expected = {
-            "path": "the address has no drawing's id, expected a UUID",
-            "query": "the drawing's id is none, expected a UUID",
-        }
-        return refuse(
-            422, expected.get(where, 'the body is not a truth, expected {"digit": 7}, with a digit from 0 to 9')
-        )
-
-    async def no_digit(request: Request, error: ValueError) -> JSONResponse:
-        return refuse(STATUS[type(error)], str(error))
-
-    for kind in STATUS:
-        app.add_exception_handler(kind, no_digit)
+    async def refuse_id(request: Request, error: RequestValidationError) -> JSONResponse:
+        return JSONResponse({"error": "the drawing's id is none, expected a UUID"}, 422)
 
 
 class _Log:

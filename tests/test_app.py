@@ -8,6 +8,7 @@ import random
 import re
 import shutil
 import socket
+import sqlite3
 import subprocess
 import sys
 import uuid
@@ -21,6 +22,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from fastapi.testclient import TestClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -30,6 +32,9 @@ import models
 import utils
 from app import digit
 from app.network import Network
+from app.recorder import Spool
+from app.server import make_app
+from app.settings import Settings
 from lab import study
 from lab.drawings import measure
 from lab.export import FromPixels, export
@@ -350,7 +355,8 @@ def test_drawings_are_not_stored_where_that_is_switched_off(tmp_path, mnist):
         server.client.post(f"predict?drawing={id}", content=encode(mnist[1].images[0].numpy()))
         server.client.post(f"drawings/{id}/truth", json={"digit": 1})
         counted = server.client.get("statistics").json()
-        assert counted["latest_mistakes"][0]["image"] is None and counted["drawings_are_stored"] is False
+        assert counted["latest_mistakes"][0]["image"] is None
+        assert server.client.get("about").json()["drawings_are_stored"] is False
 
 
 def told(server, id, body):
@@ -379,6 +385,8 @@ def told(server, id, body):
             "with a digit from 0 to 9",
         ),
         (lambda c, png: c.post(f"drawings/{uuid.uuid4()}/truth", content=b"{"), 422, "the body is not a truth"),
+        (lambda c, png: c.post(f"drawings/{uuid.uuid4()}/truth", content=b'{"digit": 7}'), 422, "expected JSON"),
+        (lambda c, png: c.post(f"drawings/{uuid.uuid4()}/truth", content=b" " * (2**21 + 1)), 413, "larger than 2 MiB"),
         (lambda c, png: c.get("nothing"), 404, "there is nothing at this address"),
         (lambda c, png: c.get("predict"), 404, "there is nothing at this address"),
         (lambda c, png: c.get("../app/server.py"), 404, "there is nothing at this address"),
@@ -448,6 +456,29 @@ def test_a_client_that_hangs_up_in_the_middle_is_no_news(server, seven):
     wait_until(lambda: server.log.count("\n") > before)
     assert "Traceback" not in server.log
     assert all(json.loads(line) for line in server.log.splitlines())
+
+
+def test_what_nobody_expected_is_one_sentence_too(tmp_path, monkeypatch, seven):
+    """In this process, where a fault can be put in: an answer that fails, and a disk that is full."""
+    app = make_app(Settings(data=tmp_path))
+    with TestClient(app, raise_server_exceptions=False) as client:
+        id = uuid.uuid4()
+        assert client.post(f"predict?drawing={id}", content=seven).status_code == 200
+
+        def fail(*_):
+            raise sqlite3.OperationalError("database or disk is full")
+
+        monkeypatch.setattr(Spool, "add", fail)
+        answers = [client.post(f"drawings/{id}/truth", json={"digit": 7})]
+        monkeypatch.undo()
+        monkeypatch.setattr(Network, "predict", fail)
+        answers.append(client.post("predict", content=seven))
+        monkeypatch.undo()
+        for answer in answers:
+            assert (answer.status_code, list(answer.json())) == (500, ["error"])
+            assert "something went wrong here" in answer.json()["error"] and "disk" not in answer.text
+        # and what could not be kept may be told again
+        assert client.post(f"drawings/{id}/truth", json={"digit": 7}).json() == {"recorded": True}
 
 
 def test_health_readiness_and_metrics(server, seven):
