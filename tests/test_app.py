@@ -1,5 +1,6 @@
 """The app without a browser: pictures of digits, the exported network, and the server's answers."""
 
+import asyncio
 import base64
 import io
 import json
@@ -22,7 +23,6 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from fastapi.testclient import TestClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -459,26 +459,32 @@ def test_a_client_that_hangs_up_in_the_middle_is_no_news(server, seven):
 
 
 def test_what_nobody_expected_is_one_sentence_too(tmp_path, monkeypatch, seven):
-    """In this process, where a fault can be put in: an answer that fails, and a disk that is full."""
-    app = make_app(Settings(data=tmp_path))
-    with TestClient(app, raise_server_exceptions=False) as client:
-        id = uuid.uuid4()
-        assert client.post(f"predict?drawing={id}", content=seven).status_code == 200
+    """In this process, where a fault can be put in: a disk that is full, and a network that fails."""
+    app, id = make_app(Settings(data=tmp_path)), uuid.uuid4()
 
-        def fail(*_):
-            raise sqlite3.OperationalError("database or disk is full")
+    def fail(*_):
+        raise sqlite3.OperationalError("database or disk is full")
 
-        monkeypatch.setattr(Spool, "add", fail)
-        answers = [client.post(f"drawings/{id}/truth", json={"digit": 7})]
-        monkeypatch.undo()
-        monkeypatch.setattr(Network, "predict", fail)
-        answers.append(client.post("predict", content=seven))
-        monkeypatch.undo()
-        for answer in answers:
-            assert (answer.status_code, list(answer.json())) == (500, ["error"])
-            assert "something went wrong here" in answer.json()["error"] and "disk" not in answer.text
-        # and what could not be kept may be told again
-        assert client.post(f"drawings/{id}/truth", json={"digit": 7}).json() == {"recorded": True}
+    async def ask():
+        transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+        async with (
+            app.router.lifespan_context(app),
+            httpx.AsyncClient(transport=transport, base_url="http://app") as client,
+        ):
+            assert (await client.post(f"predict?drawing={id}", content=seven)).status_code == 200
+            for owner, name, address, body in (
+                (Spool, "add", f"drawings/{id}/truth", {"json": {"digit": 7}}),
+                (Network, "predict", "predict", {"content": seven}),
+            ):
+                with monkeypatch.context() as patch:
+                    patch.setattr(owner, name, fail)
+                    answer = await client.post(address, **body)
+                assert (answer.status_code, list(answer.json())) == (500, ["error"])
+                assert "something went wrong here" in answer.json()["error"] and "disk" not in answer.text
+            # and what could not be kept may be told again
+            assert (await client.post(f"drawings/{id}/truth", json={"digit": 7})).json() == {"recorded": True}
+
+    asyncio.run(ask())
 
 
 def test_health_readiness_and_metrics(server, seven):
