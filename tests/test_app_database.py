@@ -255,9 +255,8 @@ def silent():
 def test_predictions_do_not_wait_for_a_database_that_is_away(tmp_path, seven, silent, kind):
     waiting = 4  # seconds, of what would wait for the database that does not answer
     port = free_port() if kind == "refused" else silent
-    with App(
-        tmp_path, DB_HOST="127.0.0.1", DB_PORT=str(port), DB_NAME="x", DB_USER="x", DB_PASSWORD="SECRET"
-    ) as server:
+    database = {"DB_HOST": "127.0.0.1", "DB_PORT": str(port), "DB_NAME": "x", "DB_USER": "x", "DB_PASSWORD": "SECRET"}
+    with App(tmp_path, **database, APP_DATABASE_TIMEOUT=str(waiting)) as server:
         predict(server, seven)
         took = []
         for _ in range(100):
