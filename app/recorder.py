@@ -16,7 +16,7 @@ from dataclasses import asdict, replace
 from datetime import datetime
 from pathlib import Path
 
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 
 from app.store import Drawing, Store
 
@@ -57,6 +57,7 @@ class Spool:
                 "CREATE TABLE IF NOT EXISTS rows (place INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT, row TEXT)"
             )
             self._connection.execute("CREATE INDEX IF NOT EXISTS rows_by_id ON rows (id)")
+            self._connection.execute("CREATE TABLE IF NOT EXISTS refused (row TEXT)")
         except (OSError, sqlite3.Error) as error:
             raise OSError(f"the spool {path} cannot be used ({error}): set APP_DATA to a folder for it") from None
 
@@ -77,6 +78,11 @@ class Spool:
         with self._lock, self._connection:
             self._connection.execute("BEGIN IMMEDIATE")
             self._connection.executemany("DELETE FROM rows WHERE place = ?", [(place,) for place in places])
+
+    def set_aside(self, row: Drawing) -> None:
+        """Keep a row that the database does not take, out of the way of the others."""
+        with self._lock:
+            self._connection.execute("INSERT INTO refused VALUES (?)", [_pack(row)])
 
     def find(self, id: uuid.UUID) -> Drawing | None:
         """The last row of a drawing."""
@@ -212,7 +218,7 @@ class Recorder:
         """From the spool into the store, as long as that takes them."""
         try:
             while waiting := self._spool.first(BATCH):
-                self._store.save(_one_each([row for _, row in waiting]))
+                self._save(_one_each([row for _, row in waiting]))
                 self._spool.drop([place for place, _ in waiting])
             if not self.online:
                 self._store.check()
@@ -225,6 +231,18 @@ class Recorder:
             self.online = False
         with self._drained:
             self._drained.notify_all()
+
+    def _save(self, rows: Sequence[Drawing]) -> None:
+        """All of them at once; where one is not taken for what is in it, each by itself."""
+        try:
+            self._store.save(rows)
+        except (DataError, IntegrityError):
+            if len(rows) > 1:
+                for row in rows:
+                    self._save([row])
+                return
+            logger.exception("the database refuses a row, which is kept in the spool's table `refused`")
+            self._spool.set_aside(rows[0])
 
 
 def _one_each(rows: Sequence[Drawing]) -> list[Drawing]:

@@ -225,6 +225,18 @@ def test_what_a_killed_process_left_in_the_spool_arrives_in_order(url, tmp_path)
     assert [(found.prediction, found.truth) for found in rows_of(url)] == [(2, 4)]
 
 
+def test_a_row_that_the_database_does_not_take_is_set_aside_and_holds_up_no_other(url, tmp_path):
+    spool, good, wrong = Spool(tmp_path / "spool.sqlite"), [row(), row()], row(truth=11)
+    spool.add([good[0], wrong, good[1]])
+    recorder = Recorder(Store(url, timeout=2), spool)
+    wait_until(lambda: recorder.waiting() == 0)
+    assert recorder.online
+    recorder.stop()
+    assert {found.id for found in rows_of(url)} == {one.id for one in good}
+    ((kept,),) = sqlite3.connect(tmp_path / "spool.sqlite").execute("SELECT row FROM refused")
+    assert wrong.id.hex in kept
+
+
 def test_a_spool_that_is_damaged_is_left_alone_and_said_to_be(tmp_path):
     (tmp_path / "spool.sqlite").write_bytes(b"damaged" * 1_000)
     with pytest.raises(OSError, match="spool.sqlite cannot be used .file is not a database.: set APP_DATA"):
