@@ -1,6 +1,7 @@
 """`python -m app`: serve the page."""
 
 import logging
+import os
 import socket
 import sys
 import time
@@ -20,8 +21,8 @@ def main() -> None:
     _log_as_json()
     try:
         settings = Settings()
+        listening = _listen(settings)  # before anything is written
         app = make_app(settings)
-        listening = _listen(settings)
     except ValidationError as error:
         first = error.errors(include_input=False)[0]
         sys.exit(_refuse(f"{'.'.join(map(str, first['loc']))} cannot be so: {first['msg']}"))
@@ -43,7 +44,7 @@ def _listen(settings: Settings) -> socket.socket:
     try:
         return socket.create_server((settings.host, settings.port), backlog=512)
     except OSError as error:
-        reason = error.strerror or error
+        reason = os.strerror(error.errno) if error.errno else error
         raise OSError(
             f"{settings.host}:{settings.port} cannot be listened on ({reason}): set APP_PORT to another"
         ) from None

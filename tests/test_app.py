@@ -2,12 +2,15 @@
 
 import asyncio
 import base64
+import contextlib
 import io
 import json
 import os
+import pty
 import random
 import re
 import shutil
+import signal
 import socket
 import sqlite3
 import subprocess
@@ -536,6 +539,41 @@ def test_the_readme_has_the_figures_of_the_benchmark_and_of_the_network(network)
         f"{round(STEP3.stat().st_size / 1000)} KB: seed {network.about['seed']}, {network.about['accuracy']} % of"
         in readme
     )
+
+
+def test_a_port_that_is_taken_is_one_sentence(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "APP_PORT": port}
+        run = {"cwd": tmp_path, "env": environment, "capture_output": True, "text": True}
+        done = subprocess.run([sys.executable, "-m", "app"], check=False, **run)
+    expected = f"127.0.0.1:{port} cannot be listened on (Address already in use): set APP_PORT to another\n"
+    assert (done.returncode, done.stderr) == (2, expected) and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_on_a_terminal_it_says_its_address_and_ends_quietly(tmp_path, how):
+    """In a terminal of its own: no line a request, and no traceback after Ctrl-C."""
+    ours, its = pty.openpty()
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "APP_PORT": "0"}
+    run = {"cwd": tmp_path, "env": environment, "start_new_session": True}
+    process = subprocess.Popen([sys.executable, "-m", "app"], stdin=its, stdout=its, stderr=its, **run)
+    os.close(its)
+    try:
+        said = ""
+        while "\n" not in said:
+            said += os.read(ours, 1_000).decode()
+        assert httpx.get(f"{said.strip()}healthz", timeout=20).status_code == 200
+        process.send_signal(how)
+        assert process.wait(20) == (0 if how == signal.SIGINT else -how)
+        with contextlib.suppress(OSError):  # a terminal whose other end is gone
+            while more := os.read(ours, 1_000).decode():
+                said += more
+        assert re.fullmatch(r"http://127\.0\.0\.1:\d+/\s+", said)
+    finally:
+        process.kill()
+        process.wait()
+        os.close(ours)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
