@@ -1,10 +1,11 @@
 """What several tests stand on: the real archives, a real web server, processes, and figures that open no window."""
 
 import gzip
+import hashlib
 import http.server
 import multiprocessing
 import os
-import shutil
+import struct
 import sys
 import threading
 from collections.abc import Iterator
@@ -22,30 +23,46 @@ import utils
 matplotlib.use("Agg")
 torch.set_num_threads(1)  # the tests' networks are so small that a second thread would only wait for the first
 
-# Read before any test changes the environment
-SHELF = Path(os.environ.get("MNIST_ARCHIVES") or REPOSITORY.parent / "shared" / "mnist").resolve()
-
-
 NOWHERE = "http://127.0.0.1:9/"  # nobody listens here: as good as no network, and fails at once
 
 
 @pytest.fixture(scope="session")
-def archives() -> Path:
-    """The folder of the four MNIST archives; to be read only."""
-    missing = [name for name, _ in MNIST.resources if not (SHELF / name).is_file()]
-    if missing:
-        raise FileNotFoundError(f"{', '.join(missing)} not in {SHELF}: name the archives' folder in MNIST_ARCHIVES")
-    return SHELF
+def sample() -> tuple[utils.Digits, utils.Digits]:
+    """The 5,000 images of MNIST that every machine has, whatever else it has: the tests say the same everywhere."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SESSION7_DATASET", "sample")
+        return utils.load_data(torch.device("cpu"))
 
 
 @pytest.fixture(scope="session")
-def extracted(archives: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the four extracted files; to be read only."""
+def extracted(sample: tuple[utils.Digits, utils.Digits], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with four files as MNIST's are, of the sample's images; to be read only."""
     folder = tmp_path_factory.mktemp("extracted")
-    for name, _ in MNIST.resources:
-        with gzip.open(archives / name) as archive, (folder / name.removesuffix(".gz")).open("wb") as file:
-            shutil.copyfileobj(archive, file)
+    for part, digits in zip(("train", "t10k"), sample):
+        for kind, array in (("images-idx3", digits.images), ("labels-idx1", digits.labels.to(torch.uint8))):
+            head = struct.pack(f">4B{array.dim()}i", 0, 0, 8, array.dim(), *array.shape)  # 8: unsigned bytes
+            (folder / f"{part}-{kind}-ubyte").write_bytes(head + array.numpy().tobytes())
     return folder
+
+
+@pytest.fixture(scope="session")
+def archives(extracted: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the four archives of these files; to be read only."""
+    folder = tmp_path_factory.mktemp("archives")
+    for path in extracted.iterdir():
+        (folder / f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes(), mtime=0))
+    return folder
+
+
+def md5(path: Path) -> str:
+    return hashlib.md5(path.read_bytes()).hexdigest()
+
+
+@pytest.fixture
+def small_mnist(archives: Path, extracted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loader takes these small files for MNIST: their checksums stand where those of MNIST's files stand."""
+    monkeypatch.setattr(MNIST, "resources", [(name, md5(archives / name)) for name, _ in MNIST.resources])
+    monkeypatch.setattr(utils, "MNIST_MD5", {path.name: md5(path) for path in extracted.iterdir()})
 
 
 class Mirror(http.server.ThreadingHTTPServer):
@@ -127,14 +144,6 @@ def alone(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.setattr(MNIST, "mirrors", [NOWHERE])
-
-
-@pytest.fixture(scope="session")
-def stand_in() -> tuple[utils.Digits, utils.Digits]:
-    """scikit-learn's digits, which are there without a download: to learn from in a second."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SESSION7_DATASET", "digits")
-        return utils.load_data(torch.device("cpu"))
 
 
 @pytest.fixture(scope="session")

@@ -12,9 +12,10 @@ import torch
 from helpers import CPU, leftovers, some_digits
 from torchvision.datasets import MNIST
 
+import utils
 from utils import Digits, load_data
 
-pytestmark = pytest.mark.usefixtures("alone")
+pytestmark = pytest.mark.usefixtures("alone", "small_mnist")
 
 NAMES = [name for name, _ in MNIST.resources]
 TRAIN_IMAGES, TRAIN_LABELS, TEST_IMAGES, TEST_LABELS = NAMES
@@ -42,11 +43,11 @@ def raw_without_test_labels(raw: Path, extracted: Path) -> Path:
 
 
 def assert_is_mnist(train: Digits, test: Digits) -> None:
+    """It came from the files that the loader here takes for MNIST."""
     assert (train.dataset, test.dataset) == ("MNIST", "MNIST")
-    assert (len(train), len(test)) == (60_000, 10_000)
-    assert train.labels[:10].tolist() == [5, 0, 4, 1, 9, 2, 1, 3, 1, 4]  # as published everywhere
-    assert test.labels[:10].tolist() == [7, 2, 1, 0, 4, 1, 4, 9, 5, 9]
-    assert train.images.double().mean().item() / 255 == pytest.approx(0.1307, abs=5e-5)
+    assert (len(train), len(test)) == (4_000, 1_000)
+    assert train.labels[:12].tolist() == test.labels[:12].tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 1]
+    assert train.images.double().mean().item() / 255 == pytest.approx(0.1307, abs=5e-3)
 
 
 def truncate(path: Path) -> None:
@@ -107,7 +108,7 @@ def test_the_second_mirror_is_asked_when_the_first_one_fails(raw_without_test_la
 
 
 @pytest.mark.parametrize("behaviour", BAD_MIRRORS)
-def test_a_single_mirror_that_fails_leads_to_the_stand_in_and_leaves_nothing(
+def test_a_single_mirror_that_fails_leads_to_the_sample_and_leaves_nothing(
     raw_without_test_labels, mirror, monkeypatch, capsys, behaviour
 ):
     monkeypatch.setattr(MNIST, "mirrors", [mirror.url(behaviour)])
@@ -187,7 +188,7 @@ def test_a_damaged_extracted_file_is_extracted_again(raw, extracted, archives, m
         truncate(damaged)
     else:
         content = bytearray(damaged.read_bytes())
-        content[5_000] ^= 1  # a digit's label or pixel, in a file that torchvision would read without complaint
+        content[500] ^= 1  # a digit's label or pixel, in a file that torchvision would read without complaint
         damaged.unlink()
         damaged.write_bytes(content)
     assert_is_mnist(*load_data(CPU, raw.parents[1]))
@@ -205,9 +206,9 @@ def test_files_without_checksums_that_an_old_torchvision_left_are_not_taken_for_
     assert_is_mnist(*load_data(CPU, raw.parents[1]))
 
 
-def load_from(mirror_url: str, root: Path) -> None:
+def load_from(mirror_url: str, root: Path, resources: list, checksums: dict) -> None:
     """In a process of its own."""
-    MNIST.mirrors = [mirror_url]
+    MNIST.mirrors, MNIST.resources, utils.MNIST_MD5 = [mirror_url], resources, checksums
     os.environ["no_proxy"] = "127.0.0.1"
     os.environ.pop("MNIST_ARCHIVES", None)
     load_data(CPU, root)
@@ -216,7 +217,8 @@ def load_from(mirror_url: str, root: Path) -> None:
 def test_a_process_killed_in_the_middle_of_a_download_leaves_no_half_archive(
     raw_without_test_labels, mirror, processes, monkeypatch
 ):
-    process = processes.Process(target=load_from, args=(mirror.url("stalls"), raw_without_test_labels.parents[1]))
+    arguments = (mirror.url("stalls"), raw_without_test_labels.parents[1], MNIST.resources, utils.MNIST_MD5)
+    process = processes.Process(target=load_from, args=arguments)
     process.start()
     wait_for(lambda: len(mirror.asked) > 1 and leftovers(raw_without_test_labels))
     process.kill()
@@ -234,38 +236,36 @@ def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Data: the stand-in
+# Data: the sample
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def assert_is_stand_in(train: Digits, test: Digits) -> None:
-    assert "not MNIST" in train.dataset and train.dataset == test.dataset
-    assert len(train) + len(test) == 1_797
-    for part in (train, test):
+def assert_is_sample(train: Digits, test: Digits) -> None:
+    assert train.dataset == test.dataset == "5,000-image sample of MNIST"
+    for part, of_each in ((train, 400), (test, 100)):
         assert part.images.shape[1:] == (28, 28) and part.images.dtype == torch.uint8
-        assert part.labels.unique().tolist() == list(range(10))
+        assert part.labels.bincount().tolist() == [of_each] * 10
 
 
-def test_without_mnist_the_stand_in_takes_its_place_and_says_so(tmp_path, capsys):
-    train, test = load_data(CPU, tmp_path)
-    assert_is_stand_in(train, test)
+def test_without_mnist_the_sample_takes_its_place_and_says_so_once(tmp_path, capsys):
+    assert_is_sample(*load_data(CPU, tmp_path))
     said = capsys.readouterr().out
-    assert "MNIST could not be had" in said and "THIS IS NOT MNIST" in said and train.dataset in said
+    assert said.startswith("MNIST is not here: train-images-idx3-ubyte.gz is neither in")
+    assert said.count("THIS IS A 5,000-IMAGE SAMPLE OF MNIST: 4,000 images to train on, 1,000 to test on.") == 1
     assert leftovers(tmp_path) == []
 
 
-def test_the_stand_in_can_be_asked_for_and_then_nobody_else_is(tmp_path, mirror, monkeypatch, capsys):
-    monkeypatch.setenv("SESSION7_DATASET", "digits")
+def test_the_sample_can_be_asked_for_and_then_nobody_else_is(tmp_path, mirror, monkeypatch, capsys):
+    monkeypatch.setenv("SESSION7_DATASET", "sample")
     monkeypatch.setattr(MNIST, "mirrors", [mirror.url("good")])
-    assert_is_stand_in(*load_data(CPU, tmp_path))
-    assert "THIS IS NOT MNIST" in capsys.readouterr().out
+    assert_is_sample(*load_data(CPU, tmp_path))
+    assert "THIS IS A 5,000-IMAGE SAMPLE" in capsys.readouterr().out
     assert mirror.asked == []
 
 
-def test_the_stand_ins_digits_lie_where_those_of_mnist_lie(stand_in):
-    images = torch.cat([part.images for part in stand_in]).bool()
-    assert images[:, 4:24, 4:24].any() and not images[:, :4].any() and not images[:, 24:].any()
-    assert not images[:, :, :4].any() and not images[:, :, 24:].any()
+def test_no_image_of_the_sample_is_in_both_of_its_parts(sample):
+    train, test = ({image.numpy().tobytes() for image in part.images} for part in sample)
+    assert len(train) + len(test) == 5_000 and not train & test
 
 
 def test_asking_for_mnist_makes_its_absence_an_error_that_says_what_to_put_where(tmp_path, monkeypatch):
@@ -278,7 +278,7 @@ def test_asking_for_mnist_makes_its_absence_an_error_that_says_what_to_put_where
 
 def test_an_unknown_dataset_is_refused(tmp_path, monkeypatch):
     monkeypatch.setenv("SESSION7_DATASET", "cifar")
-    with pytest.raises(ValueError, match="SESSION7_DATASET is 'cifar', expected 'mnist', 'digits' or nothing"):
+    with pytest.raises(ValueError, match="SESSION7_DATASET is 'cifar', expected 'mnist', 'sample' or nothing"):
         load_data(CPU, tmp_path)
 
 

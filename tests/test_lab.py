@@ -226,7 +226,7 @@ def test_a_run_that_fails_leaves_the_others_alone(tiny_study, monkeypatch):
 
 
 def test_a_study_without_mnist_is_an_error_and_records_nothing(tiny_study, monkeypatch):
-    monkeypatch.setenv("SESSION7_DATASET", "digits")
+    monkeypatch.setenv("SESSION7_DATASET", "sample")
     with pytest.raises(RuntimeError, match="a study needs MNIST"):
         run_study("tiny", seeds=[0])
     assert not names(tiny_study)
@@ -258,7 +258,7 @@ def test_an_unknown_schedule_is_named():
     [("step", [0.2, 0.2, 0.02, 0.02]), ("cosine", [0.2, 0.17071, 0.1, 0.02929]), ("one-cycle", [0.008, 0.2])],
 )
 def test_each_schedule_sets_the_rate_once_an_epoch(monkeypatch, schedule, rates):
-    monkeypatch.setenv("SESSION7_DATASET", "digits")
+    monkeypatch.setenv("SESSION7_DATASET", "sample")
     recipe = replace(TINY, epochs=4, learning_rate=0.2, step_size=2, gamma=0.1, schedule=schedule)
     history = studies.run(recipe, seed=0, show=False).history
     if schedule == "one-cycle":
@@ -401,11 +401,11 @@ def test_the_benchmark_times_all_four_and_their_ratios_agree():
 
 def test_notebooks_are_executed_into_a_folder_with_a_closing_table(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("SESSION7_SHORT", "1")
-    monkeypatch.setenv("SESSION7_DATASET", "digits")
+    monkeypatch.setenv("SESSION7_DATASET", "sample")
     execute(tmp_path)
     table = capsys.readouterr().out.split("\n\n")[-1]
     assert [path.name for path in sorted(tmp_path.iterdir())] == [f"Session7_Step{i}.ipynb" for i in (1, 2, 3)]
-    assert table.count("not judged: this is not MNIST") == 3
+    assert table.count("not judged: measured on a 5,000-image sample") == 3
 
 
 def test_the_command_line_names_what_it_knows():

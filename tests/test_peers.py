@@ -295,10 +295,10 @@ def test_a_killed_process_leaves_a_run_that_goes_on(tmp_path, monkeypatch):
     assert not leftovers(tmp_path / "whole")
 
 
-def test_a_run_on_the_stand_in_says_so(monkeypatch, tmp_path):
-    monkeypatch.setenv("SESSION7_DATASET", "digits")
+def test_a_run_on_the_sample_says_so(monkeypatch, tmp_path):
+    monkeypatch.setenv("SESSION7_DATASET", "sample")
     run(replace(SMALL, epochs=1), seed=0, show=False, folder=tmp_path)
-    assert "this is not MNIST but scikit-learn's 1,797 digits" in (tmp_path / "log.txt").read_text()
+    assert "measured on a 5,000-image sample of MNIST, not on all of MNIST" in (tmp_path / "log.txt").read_text()
 
 
 def test_a_run_may_be_asked_for_more_epochs_later(few):

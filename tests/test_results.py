@@ -72,9 +72,9 @@ def test_consistent_means_each_of_the_last_five_of_at_most_fifteen_epochs(test_c
     assert str(verdict).startswith(sentence)
 
 
-def test_the_stand_in_is_not_judged(stand_in):
-    verdict = utils.verdict(record([360] * 5, dataset=stand_in[0].dataset, test_images=360))
-    assert verdict == (None, "not judged: this is not MNIST")
+def test_the_sample_is_not_judged(sample):
+    verdict = utils.verdict(record([1_000] * 5, dataset=sample[0].dataset, test_images=1_000))
+    assert verdict == (None, "not judged: measured on a 5,000-image sample of MNIST, not on all of MNIST")
 
 
 @pytest.mark.parametrize("test_images, enough", [(1_000, 994), (500, 497), (999, 994), (60_000, 59_640)])
@@ -94,8 +94,8 @@ def test_percentages_are_counts_divided_once():
     assert history.gap == pytest.approx(0.25)
 
 
-def test_a_record_comes_back_from_its_file_as_it_was(stand_in, tmp_path):
-    history = Run(stand_in, make=linear).fit(2)
+def test_a_record_comes_back_from_its_file_as_it_was(sample, tmp_path):
+    history = Run(sample, make=linear).fit(2)
     history.save(tmp_path / "new folder" / "run.json")
     assert History.load(tmp_path / "new folder" / "run.json") == history
     assert leftovers(tmp_path) == []
@@ -420,9 +420,11 @@ def test_a_constant_rate_is_not_marked():
 
 
 @pictured
-def test_pictures_of_the_stand_in_say_that_it_is_not_mnist_and_draw_no_target(stand_in):
-    digits = stand_in[1]
-    curves = utils.show_curves(record([300, 310], dataset=digits.dataset, test_images=360))
+def test_pictures_and_tables_of_the_sample_say_so_and_draw_no_target(sample):
+    digits = sample[1]
+    run = record([800, 810], dataset=digits.dataset, test_images=1_000)
+    curves = utils.show_curves(run)
+    assert str(run).splitlines()[0].endswith("(5,000-image sample of MNIST)")
     assert [targets(axes) for axes in curves.axes] == [[], []]
     pictures = (
         utils.show_samples(digits, 5),
@@ -430,7 +432,7 @@ def test_pictures_of_the_stand_in_say_that_it_is_not_mnist_and_draw_no_target(st
         utils.show_mistakes(linear(), digits, 5),
     )
     titles = [figure.get_suptitle() for figure in pictures] + [axes.get_title() for axes in curves.axes]
-    assert len(titles) == 5 and all("not MNIST" in title for title in titles)
+    assert len(titles) == 5 and all("5,000-image sample" in title for title in titles)
 
 
 @pictured

@@ -48,11 +48,11 @@ def test_training_counts_images_and_weights_losses_by_batch_size(batch_size):
 
 
 @pytest.mark.parametrize("batch_size", [64, 100, 7, 500])
-def test_testing_gives_the_loss_and_the_count_of_one_batch_of_all(stand_in, batch_size):
+def test_testing_gives_the_loss_and_the_count_of_one_batch_of_all(sample, batch_size):
     torch.manual_seed(0)
     model = models.Model_2()
-    utils.train(model, Loader(stand_in[0][:200], 50, make_transform()), utils.make_optimizer(model, 0.05))
-    digits = stand_in[1][:150]
+    utils.train(model, Loader(sample[0][:200], 50, make_transform()), utils.make_optimizer(model, 0.05))
+    digits = sample[1][:150]
     model.train()  # testing has to switch dropout and batch statistics off by itself
     loss, correct = utils.test(model, Loader(digits, batch_size, make_transform()))
     with torch.no_grad():
@@ -62,18 +62,18 @@ def test_testing_gives_the_loss_and_the_count_of_one_batch_of_all(stand_in, batc
     assert type(correct) is int and 0 < correct < 150
 
 
-def test_testing_changes_nothing_in_the_network(stand_in):
+def test_testing_changes_nothing_in_the_network(sample):
     model = models.Model_2()
     before = copy.deepcopy(model.state_dict())
-    utils.test(model, Loader(stand_in[1], 100, make_transform()))
+    utils.test(model, Loader(sample[1], 100, make_transform()))
     assert same_weights(before, model.state_dict())
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
-def test_training_learns_and_keeps_weights_in_float32(stand_in):
+def test_training_learns_and_keeps_weights_in_float32(sample):
     torch.manual_seed(0)
     model = models.Model_2()
-    loader = Loader(stand_in[0], 64, make_transform(), shuffle=True)
+    loader = Loader(sample[0], 64, make_transform(), shuffle=True)
     optimizer = utils.make_optimizer(model, 0.1)
     first, second = (utils.train(model, loader, optimizer) for _ in range(2))
     assert second[0] < first[0] / 2 and second[1] > first[1]
@@ -98,9 +98,9 @@ def test_weights_move_by_nesterovs_rule_and_gradients_do_not_pile_up():
 
 @pytest.mark.parametrize("fast", [True, False])
 @pytest.mark.parametrize("allowed", [True, False])
-def test_the_network_computes_in_bfloat16_where_that_is_fast_and_allowed(stand_in, monkeypatch, fast, allowed):
+def test_the_network_computes_in_bfloat16_where_that_is_fast_and_allowed(sample, monkeypatch, fast, allowed):
     monkeypatch.setattr(utils, "has_fast_bfloat16", lambda device: fast)
-    run = Run(stand_in, make=linear, bfloat16=allowed)
+    run = Run(sample, make=linear, bfloat16=allowed)
     seen = set()
     run.model.register_forward_hook(lambda model, images, logits: seen.add((model.training, logits.dtype)))
     expected = torch.bfloat16 if fast and allowed else torch.float32
@@ -120,12 +120,12 @@ def test_training_takes_no_new_memory_from_batch_to_batch():
 
 
 @pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
-def test_maps_lie_in_memory_as_is_fastest_and_the_numbers_are_the_same(stand_in, monkeypatch, layout):
+def test_maps_lie_in_memory_as_is_fastest_and_the_numbers_are_the_same(sample, monkeypatch, layout):
     monkeypatch.setattr(utils, "has_fast_bfloat16", lambda device: False)
     torch.manual_seed(0)
     model = models.Model_2(dropout=0.0)
     other = copy.deepcopy(model)
-    loader = Loader(stand_in[0][:200], 100, make_transform())
+    loader = Loader(sample[0][:200], 100, make_transform())
     expected = [utils.train(other, loader, utils.make_optimizer(other, 0.05)), utils.test(other, loader)]
 
     monkeypatch.setattr(utils, "fast_layout", lambda model, device: layout)
@@ -197,9 +197,9 @@ def but_for_seconds(history: History) -> dict:
 
 
 @pytest.mark.parametrize("epochs", [-1, 1.5, "3"])
-def test_a_number_of_epochs_that_is_none_is_refused(stand_in, epochs):
+def test_a_number_of_epochs_that_is_none_is_refused(sample, epochs):
     with pytest.raises(ValueError, match=f"epochs is {epochs}, expected a whole number of 0 or more"):
-        Run(stand_in).fit(epochs)
+        Run(sample).fit(epochs)
 
 
 def test_steps_of_no_epochs_are_refused():
@@ -207,22 +207,22 @@ def test_steps_of_no_epochs_are_refused():
         utils.make_scheduler(utils.make_optimizer(linear(), 0.1), step_size=0, gamma=0.1)
 
 
-def test_the_last_plain_epochs_train_on_images_as_the_test_sees_them(stand_in):
+def test_the_last_plain_epochs_train_on_images_as_the_test_sees_them(sample):
     """Of a network whose weights stand still, a plain epoch's loss is the test's loss on the training images."""
-    run = Run(stand_in, make=linear, learning_rate=1e-30, rotation=180, plain_epochs=2)
+    run = Run(sample, make=linear, learning_rate=1e-30, rotation=180, plain_epochs=2)
     as_tested = utils.test(run.model, Loader(run.train_loader.digits, 32, make_transform()))[0]
     losses = run.fit(4).train_loss
     assert losses[2:] == pytest.approx([as_tested] * 2, rel=0.01)
     assert all(abs(loss / as_tested - 1) > 0.02 for loss in losses[:2])
 
 
-def test_a_negative_number_of_plain_epochs_is_refused(stand_in):
+def test_a_negative_number_of_plain_epochs_is_refused(sample):
     with pytest.raises(ValueError, match="plain_epochs is -1, expected a whole number of 0 or more"):
-        Run(stand_in, plain_epochs=-1).fit(1)
+        Run(sample, plain_epochs=-1).fit(1)
 
 
-def test_zero_epochs_measure_the_untrained_network(stand_in):
-    run = Run(stand_in)
+def test_zero_epochs_measure_the_untrained_network(sample):
+    run = Run(sample)
     before = run.weights
     history = run.fit(0)
     assert len(history) == 0 and history.learning_rate == []
@@ -232,25 +232,25 @@ def test_zero_epochs_measure_the_untrained_network(stand_in):
     )
 
 
-def test_the_same_seed_gives_the_same_bits_and_another_seed_does_not(stand_in):
-    runs = [Run(stand_in, seed=seed) for seed in (3, 3, 4)]
+def test_the_same_seed_gives_the_same_bits_and_another_seed_does_not(sample):
+    runs = [Run(sample, seed=seed) for seed in (3, 3, 4)]
     histories = [but_for_seconds(run.fit(2)) for run in runs]
     assert histories[0] == histories[1]
     assert same_weights(runs[0].weights, runs[1].weights)
     assert histories[0]["train_loss"] != histories[2]["train_loss"]
 
 
-def test_what_ran_before_does_not_change_a_run(stand_in):
-    straight, disturbed = Run(stand_in), Run(stand_in)
+def test_what_ran_before_does_not_change_a_run(sample):
+    straight, disturbed = Run(sample), Run(sample)
     expected = but_for_seconds(straight.fit(1))
     torch.rand(1_000)
     assert but_for_seconds(disturbed.fit(1)) == expected
 
 
-def test_a_history_tells_what_was_run_and_measured(stand_in):
-    run = Run(stand_in, seed=5)
+def test_a_history_tells_what_was_run_and_measured(sample):
+    run = Run(sample, seed=5)
     history = run.fit(3)
-    assert (history.dataset, history.train_images, history.test_images) == (stand_in[0].dataset, 120, 50)
+    assert (history.dataset, history.train_images, history.test_images) == (sample[0].dataset, 120, 50)
     assert (history.seed, history.parameters) == (5, models.count_parameters(run.model))
     assert history.environment == utils.environment(CPU)
     columns = ("learning_rate", "train_loss", "train_correct", "test_loss", "test_correct", "seconds")
@@ -258,17 +258,17 @@ def test_a_history_tells_what_was_run_and_measured(stand_in):
     assert (history.test_loss[-1], history.test_correct[-1]) == utils.test(run.model, run.test_loader)
 
 
-def test_the_scheduled_rates_are_recorded_as_they_were_used(stand_in):
-    history = Run(stand_in, make=linear, learning_rate=0.08, step_size=2, gamma=0.5).fit(5)
+def test_the_scheduled_rates_are_recorded_as_they_were_used(sample):
+    history = Run(sample, make=linear, learning_rate=0.08, step_size=2, gamma=0.5).fit(5)
     assert history.learning_rate == pytest.approx([0.08, 0.08, 0.04, 0.04, 0.02])
 
 
-def test_a_gamma_of_one_keeps_the_rate(stand_in):
-    assert Run(stand_in, make=linear, learning_rate=0.08, step_size=1, gamma=1).fit(3).learning_rate == [0.08] * 3
+def test_a_gamma_of_one_keeps_the_rate(sample):
+    assert Run(sample, make=linear, learning_rate=0.08, step_size=1, gamma=1).fit(3).learning_rate == [0.08] * 3
 
 
-def test_the_final_train_count_is_of_the_images_without_augmentation_and_dropout(stand_in):
-    run = Run(stand_in, make=lambda: nn.Sequential(nn.Dropout(0.5), linear()), rotation=90)
+def test_the_final_train_count_is_of_the_images_without_augmentation_and_dropout(sample):
+    run = Run(sample, make=lambda: nn.Sequential(nn.Dropout(0.5), linear()), rotation=90)
     history = run.fit(6)
     digits = run.train_loader.digits
     with torch.no_grad():
@@ -286,22 +286,22 @@ def test_the_short_form_takes_two_epochs_and_few_images(monkeypatch):
     assert Run((digits, digits), make=linear).fit(1).train_images == 120
 
 
-def test_a_shown_run_leaves_its_table_and_a_hidden_one_leaves_nothing(stand_in, capsys):
-    Run(stand_in, make=linear).fit(2)
+def test_a_shown_run_leaves_its_table_and_a_hidden_one_leaves_nothing(sample, capsys):
+    Run(sample, make=linear).fit(2)
     assert capsys.readouterr() == ("", "")
-    history = Run(stand_in, make=linear).fit(2, show=True)
+    history = Run(sample, make=linear).fit(2, show=True)
     assert capsys.readouterr().out.strip("\r\n") == str(history)
     assert [line.split()[0] for line in str(history).splitlines()] == ["epoch", "1", "2"]
 
 
-def test_a_run_that_diverges_later_names_the_epoch_and_its_rate(stand_in):
+def test_a_run_that_diverges_later_names_the_epoch_and_its_rate(sample):
     with pytest.raises(FloatingPointError, match=r"epoch 2, batch \d, at learning rate 1e\+36"):
-        Run(stand_in, make=linear, learning_rate=1e-3, step_size=1, gamma=1e39, momentum=0).fit(3)
+        Run(sample, make=linear, learning_rate=1e-3, step_size=1, gamma=1e39, momentum=0).fit(3)
 
 
-def test_a_run_whose_very_last_update_diverges_is_no_result(stand_in):
+def test_a_run_whose_very_last_update_diverges_is_no_result(sample):
     with pytest.raises(FloatingPointError):
-        Run(stand_in, make=linear, learning_rate=1e38, batch_size=120).fit(1)
+        Run(sample, make=linear, learning_rate=1e38, batch_size=120).fit(1)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -319,7 +319,7 @@ def run_and_report(checkpoint: Path, result: Path, heartbeat: multiprocessing.co
                 heartbeat.send_bytes(b"batch")
 
     torch.set_num_threads(1)
-    os.environ["SESSION7_DATASET"] = "digits"
+    os.environ["SESSION7_DATASET"] = "sample"
     run = Run(load_data(CPU), loader=Beating, train_images=250, step_size=2, gamma=0.5)
     history = run.fit(4, checkpoint)
     history.save(result.with_suffix(".json"))
@@ -367,7 +367,7 @@ def some_mnist_like() -> tuple[Digits, Digits]:
     return some_digits(120), some_digits(50)
 
 
-def test_a_checkpoint_is_whole_at_every_moment_of_its_being_written(stand_in, tmp_path):
+def test_a_checkpoint_is_whole_at_every_moment_of_its_being_written(sample, tmp_path):
     path, failures, reads, done = tmp_path / "run.pt", [], [], threading.Event()
 
     def read_on() -> None:
@@ -380,7 +380,7 @@ def test_a_checkpoint_is_whole_at_every_moment_of_its_being_written(stand_in, tm
 
     reader = threading.Thread(target=read_on)
     reader.start()
-    Run(stand_in, make=linear, batch_size=120).fit(40, path)
+    Run(sample, make=linear, batch_size=120).fit(40, path)
     done.set()
     reader.join()
     assert failures == []
@@ -388,16 +388,16 @@ def test_a_checkpoint_is_whole_at_every_moment_of_its_being_written(stand_in, tm
 
 
 @pytest.mark.parametrize("stop", [1, 2])  # within a step of the scheduler, and at its end
-def test_a_run_goes_on_from_its_checkpoint_to_more_epochs(stand_in, tmp_path, stop):
-    straight, first, second = Run(stand_in), Run(stand_in), Run(stand_in)
+def test_a_run_goes_on_from_its_checkpoint_to_more_epochs(sample, tmp_path, stop):
+    straight, first, second = Run(sample), Run(sample), Run(sample)
     expected = straight.fit(4)
     first.fit(stop, tmp_path / "run.pt")
     assert but_for_seconds(second.fit(4, tmp_path / "run.pt")) == but_for_seconds(expected)
     assert same_weights(straight.weights, second.weights)
 
 
-def test_a_finished_run_is_not_trained_again(stand_in, tmp_path):
-    first, second = Run(stand_in), Run(stand_in)
+def test_a_finished_run_is_not_trained_again(sample, tmp_path):
+    first, second = Run(sample), Run(sample)
     expected = first.fit(2, tmp_path / "run.pt")
     written = (tmp_path / "run.pt").read_bytes()
     assert vars(second.fit(2, tmp_path / "run.pt")) == vars(expected)
@@ -406,8 +406,8 @@ def test_a_finished_run_is_not_trained_again(stand_in, tmp_path):
     assert leftovers(tmp_path) == []
 
 
-def test_a_checkpoint_does_not_change_a_run(stand_in, tmp_path):
-    runs = Run(stand_in), Run(stand_in)
+def test_a_checkpoint_does_not_change_a_run(sample, tmp_path):
+    runs = Run(sample), Run(sample)
     histories = runs[0].fit(2), runs[1].fit(2, tmp_path / "new folder" / "run.pt")
     assert but_for_seconds(histories[0]) == but_for_seconds(histories[1])
     assert same_weights(runs[0].weights, runs[1].weights)
@@ -458,8 +458,8 @@ def test_random_bytes_are_no_checkpoint_whatever_they_are(tmp_path):
 
 
 @pytest.mark.parametrize("keep", [0.2, 0.5, 0.9, 0.999])
-def test_a_truncated_checkpoint_is_none(stand_in, tmp_path, keep):
-    run = Run(stand_in, make=linear)
+def test_a_truncated_checkpoint_is_none(sample, tmp_path, keep):
+    run = Run(sample, make=linear)
     run.fit(1, tmp_path / "run.pt")
     content = (tmp_path / "run.pt").read_bytes()
     (tmp_path / "run.pt").write_bytes(content[: int(keep * len(content))])
@@ -502,13 +502,13 @@ def test_what_other_code_saved_is_no_checkpoint(tmp_path, content):
     assert_refused(tmp_path / "run.pt", model, sentence="is not a checkpoint")
 
 
-def test_the_weights_of_another_network_are_refused(stand_in, tmp_path):
-    Run(stand_in, make=linear).fit(1, tmp_path / "run.pt")
+def test_the_weights_of_another_network_are_refused(sample, tmp_path):
+    Run(sample, make=linear).fit(1, tmp_path / "run.pt")
     assert_refused(tmp_path / "run.pt", models.Model_2(), sentence="holds the weights of another network")
 
 
-def test_a_checkpoint_gives_its_weights_and_all_that_was_stored(stand_in, tmp_path):
-    run, model = Run(stand_in, make=linear), linear()
+def test_a_checkpoint_gives_its_weights_and_all_that_was_stored(sample, tmp_path):
+    run, model = Run(sample, make=linear), linear()
     history = run.fit(2, tmp_path / "run.pt")
     checkpoint = utils.load_checkpoint(tmp_path / "run.pt", model)
     assert same_weights(run.weights, model.state_dict())
@@ -533,9 +533,9 @@ def test_a_checkpoint_gives_its_weights_and_all_that_was_stored(stand_in, tmp_pa
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else value,
 )
-def test_the_checkpoint_of_another_run_is_refused_and_touches_nothing(stand_in, tmp_path, change, what):
-    Run(stand_in).fit(1, tmp_path / "run.pt")
-    run = Run(stand_in, **change)
+def test_the_checkpoint_of_another_run_is_refused_and_touches_nothing(sample, tmp_path, change, what):
+    Run(sample).fit(1, tmp_path / "run.pt")
+    run = Run(sample, **change)
     before, rate = run.weights, run.optimizer.param_groups[0]["lr"]
     with pytest.raises(ValueError, match=f"{tmp_path / 'run.pt'} is of another run, .*{what}") as error:
         run.fit(2, tmp_path / "run.pt")
@@ -544,15 +544,15 @@ def test_the_checkpoint_of_another_run_is_refused_and_touches_nothing(stand_in, 
     assert run.optimizer.param_groups[0]["lr"] == rate and not run.optimizer.state
 
 
-def test_a_checkpoint_of_other_data_is_refused(stand_in, tmp_path):
-    Run(stand_in).fit(1, tmp_path / "run.pt")
-    with pytest.raises(ValueError, match="is of another run, data .*not MNIST.* where this has .* of MNIST"):
+def test_a_checkpoint_of_other_data_is_refused(sample, tmp_path):
+    Run(sample).fit(1, tmp_path / "run.pt")
+    with pytest.raises(ValueError, match="is of another run, data .*sample of MNIST.* where this has .* of MNIST"):
         Run(some_mnist_like()).fit(2, tmp_path / "run.pt")
 
 
-def test_a_checkpoint_that_has_gone_further_than_asked_is_refused_and_touches_nothing(stand_in, tmp_path):
-    Run(stand_in).fit(3, tmp_path / "run.pt")
-    run = Run(stand_in)
+def test_a_checkpoint_that_has_gone_further_than_asked_is_refused_and_touches_nothing(sample, tmp_path):
+    Run(sample).fit(3, tmp_path / "run.pt")
+    run = Run(sample)
     before = run.weights
     with pytest.raises(ValueError, match="has 3 epochs behind it, more than the 2 asked for"):
         run.fit(2, tmp_path / "run.pt")
