@@ -957,7 +957,7 @@ def _in_notebook() -> bool:
 # Pictures
 # ---------------------------------------------------------------------------------------------------------------------
 
-TRAIN_COLOR, TEST_COLOR = "tab:orange", "tab:blue"
+TRAIN_COLOR, TEST_COLOR, YOUR_COLOR = "tab:orange", "tab:blue", "tab:red"
 
 
 def show_samples(digits: Digits, count: int = 20) -> Figure:
@@ -1022,8 +1022,11 @@ def show_mistakes(model: nn.Module, digits: Digits, count: int = 20) -> Figure:
     return show_images(digits.images[shown], titles, title)
 
 
-def show_seeds(records: Mapping[int, History]) -> Figure:
-    """Runs of one recipe: the last five epochs of each seed, and how often each accuracy occurs among all of them."""
+def show_seeds(records: Mapping[int, History], yours: History | None = None) -> Figure:
+    """Runs of one recipe: the last five epochs of each seed, and how often each accuracy occurs among all of them.
+
+    `yours` is marked beside them where it can be compared with them. Raises ValueError for no runs.
+    """
     runs = list(records.values())
     if not runs:
         raise ValueError("there are no runs to show, expected at least one")
@@ -1037,7 +1040,13 @@ def show_seeds(records: Mapping[int, History]) -> Figure:
     means = [run.mean_last_five for run in runs]
     by_seed.plot(list(records), means, "_", color="black", markersize=12, label="mean of a seed's last five epochs")
     by_seed.set(title=f"The last five epochs of each of {len(runs)} seeds", xlabel="seed", ylabel="percent")
-    by_seed.set_xticks(list(records))
+    ticks = {seed: str(seed) for seed in records}
+    if yours and not _not_comparable(yours, runs[0]):
+        place = max(records) + 1
+        ticks[place] = "yours"
+        by_seed.plot([place] * len(yours.last_five), yours.last_five, ".", color=YOUR_COLOR, alpha=0.5)
+        by_seed.plot(place, yours.mean_last_five, "D", color=YOUR_COLOR, label="your run")
+    by_seed.set_xticks(list(ticks), list(ticks.values()))
     last = [percent for run in runs for percent in run.last_five]
     image = 100 / runs[0].test_images
     edges = np.arange(min(last) - image / 2, max(last) + 2.5 * image, 2 * image)
@@ -1201,6 +1210,31 @@ def seeds_table(records: Mapping[int, History], images: str = "test") -> str:
     return "\n".join(lines)
 
 
+def place_among(records: Mapping[int, History], yours: History) -> str:
+    """Where a run lies among the recorded ones of its recipe: the means of the last five epochs, in percent."""
+    means = [run.mean_last_five for run in records.values()]
+    trouble = _not_comparable(yours, next(iter(records.values())))
+    if trouble:
+        return f"your run cannot be placed among the {len(means)} recorded seeds: {trouble}"
+    low, high, mean = round(min(means), 2), round(max(means), 2), round(yours.mean_last_five, 2)
+    sentence = f"your run: {mean:.2f}; {len(means)} recorded seeds: {low:.2f} to {high:.2f}; "
+    if low <= mean <= high:
+        return sentence + "inside"
+    # of n + 1 draws, the first or the last is as likely to be yours as anybody's
+    return f"{sentence}{'below' if mean < low else 'above'}, as one run in {(len(means) + 1) / 2:.0f} is by luck alone"
+
+
+def _not_comparable(yours: History, recorded: History) -> str:
+    """Why a run says nothing about recorded ones, or nothing where it does."""
+    images = [f"{run.test_images:,} test images of {run.dataset}" for run in (yours, recorded)]
+    epochs = [f"{len(run)} epochs" for run in (yours, recorded)]
+    parameters = [f"{run.parameters:,} parameters" for run in (yours, recorded)]
+    for here, there in (images, epochs, parameters):
+        if here != there:
+            return f"it has {here}, they have {there}"
+    return ""
+
+
 def standard_error(percent: float, images: int) -> float:
     """Of an accuracy that was counted on so many images, in points: the luck of which images they are."""
     return math.sqrt(percent * (100 - percent) / images)
@@ -1305,10 +1339,18 @@ def recorded_seeds(study: str, recipe: str, images: str = "test") -> str:
         return str(missing)
 
 
-def show_recorded_seeds(study: str, recipe: str) -> Figure | str:
-    """The picture of one recipe's recorded runs; where there are no records, a sentence that says how to get them."""
+def recorded_place(yours: History, study: str, recipe: str) -> str:
+    """Where a run lies among the recorded ones; where there are no records, a sentence that says how to get them."""
     try:
-        return show_seeds(load_records(study, recipe))
+        return place_among(load_records(study, recipe), yours)
+    except FileNotFoundError as missing:
+        return str(missing)
+
+
+def show_recorded_seeds(study: str, recipe: str, yours: History | None = None) -> Figure | str:
+    """The picture of one recipe's recorded runs, and of yours; where there are no records, how to get them."""
+    try:
+        return show_seeds(load_records(study, recipe), yours)
     except FileNotFoundError as missing:
         return str(missing)
 
