@@ -1226,7 +1226,7 @@ def place_among(records: Mapping[int, History], yours: History) -> str:
 
 def _not_comparable(yours: History, recorded: History) -> str:
     """Why a run says nothing about recorded ones, or nothing where it does."""
-    images = [f"{run.test_images:,} test images of {run.dataset}" for run in (yours, recorded)]
+    images = [f"{run.test_images:,} test images ({run.dataset})" for run in (yours, recorded)]
     epochs = [f"{len(run)} epochs" for run in (yours, recorded)]
     parameters = [f"{run.parameters:,} parameters" for run in (yours, recorded)]
     for here, there in (images, epochs, parameters):

@@ -3,16 +3,19 @@
 import ast
 import json
 import re
+import shutil
 import subprocess
-import sys
 from itertools import pairwise
 from pathlib import Path
 
 import nbformat
 import pytest
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
 
 import models
 import utils
+from lab import publish
 from lab.recipes import STUDIES
 
 ROOT = Path(__file__).parent.parent
@@ -148,7 +151,7 @@ def test_the_notebook_shows_the_recorded_run_of_its_seed(step):
 
 # What the text may say without a run having shown it: the targets, the sizes of MNIST and of its held-out part, and the
 # luck of which images are tested.
-GIVEN = {"8,000", "9,940", "99.4", "99.40", "99.50", "10,000", "50,000", "70,000"}
+GIVEN = {"5,000", "8,000", "9,940", "99.4", "99.40", "99.50", "10,000", "50,000", "70,000"}
 GIVEN |= {"99.5", f"{utils.standard_error(99.5, 10_000):.2f}", "99.85"}  # 15 labels of 10,000 are wrong
 
 
@@ -298,46 +301,129 @@ def test_the_readme_has_the_recorded_timings():
 # Away from home
 
 
-def run_first_cell(tmp_path, repository, colab):
-    """Execute the notebook's first code cell in an empty folder, in a process that has a module google.colab."""
-    source = code_cells(1)[0].source.replace('REPOSITORY = ""', f"REPOSITORY = {repository!r}")
-    (tmp_path / "cell.py").write_text(
-        f"{colab}\n{source}\nsys.path.insert(0, '')  # as in a notebook\nimport models, utils\nprint(models.__file__)"
-    )
-    answer = subprocess.run(
-        [sys.executable, "cell.py"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return answer.stdout
+COLAB = """
+import os, shutil, sys, types
+for name in ("google", "google.colab", "google.colab.files"):
+    sys.modules.setdefault(name, types.ModuleType(name))
+files = sys.modules["google.colab"].files = sys.modules["google.colab.files"]
+
+def upload():
+    chosen = os.environ["CHOSEN"].split()
+    for path in chosen:
+        shutil.copy(path, ".")  # as Colab's does
+    return {os.path.basename(path): b"" for path in chosen}
+
+files.upload = upload
+"""
 
 
-def test_in_colab_the_first_cell_clones_the_repository(tmp_path):
-    origin = tmp_path / "origin"
-    origin.mkdir()
+@pytest.fixture
+def colab(tmp_path, monkeypatch):
+    """An empty folder to open a notebook in, whose kernel takes itself for Colab's: the user chooses a file to upload."""
+    startup = tmp_path / "ipython" / "profile_default" / "startup"
+    startup.mkdir(parents=True)
+    (startup / "colab.py").write_text(COLAB)
+    (tmp_path / "content").mkdir()
+    for name, value in {"IPYTHONDIR": tmp_path / "ipython", "SESSION7_SHORT": 1, "SESSION7_DATASET": "sample"}.items():
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    return tmp_path / "content"
+
+
+@pytest.fixture
+def lesson_zip(tmp_path):
+    """What GitHub's "Download ZIP" gives: the repository in a folder of its own."""
     for name in ("models.py", "utils.py"):
-        (origin / name).write_bytes((ROOT / name).read_bytes())
+        (tmp_path / "zip/lesson-main").mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / "zip/lesson-main")
+    for room in ("lab", "app"):
+        shutil.copytree(ROOT / room, tmp_path / "zip/lesson-main" / room, ignore=shutil.ignore_patterns("__pycache__"))
+    return shutil.make_archive(str(tmp_path / "lesson-main"), "zip", tmp_path / "zip")
+
+
+def run_alone(step, folder, cells=None):
+    """Execute a notebook in a folder; its first code cells only, if so many are asked for."""
+    notebook = nbformat.from_dict(json.loads(json.dumps(NOTEBOOKS[step])))
+    if cells:
+        notebook.cells = [cell for cell in notebook.cells if cell.cell_type == "code"][:cells]
+    NotebookClient(notebook, timeout=600, resources={"metadata": {"path": folder}}).execute()
+    return notebook
+
+
+@pytest.mark.parametrize("step", NOTEBOOKS)
+def test_a_notebook_alone_in_colab_runs_with_the_zip_and_shows_the_records(colab, lesson_zip, monkeypatch, step):
+    monkeypatch.setenv("CHOSEN", lesson_zip)
+    executed = [cell for cell in run_alone(step, colab).cells if cell.cell_type == "code"]
+    assert len(executed) == len(code_cells(step))
+    for cell, committed in zip(executed, code_cells(step)):
+        assert "no recorded run" not in text_of(cell)
+        assert bool(cell.outputs) == bool(committed.outputs), cell.source
+        if "recorded" in cell.source and "ignore" not in str(cell.metadata):
+            assert text_of(cell) == text_of(committed)
+    placed = [text_of(cell) for cell in executed if "recorded_place" in cell.source]
+    assert step == "peers" or "cannot be placed among the 20 recorded seeds: it has 1,000 test images" in placed[0]
+
+
+@pytest.mark.parametrize("chosen", ["", "utils.py", "other.zip"], ids=["cancelled", "no ZIP", "another ZIP"])
+def test_in_colab_a_wrong_file_is_one_sentence_that_says_what_to_do(colab, tmp_path, monkeypatch, chosen):
+    shutil.copy(ROOT / "utils.py", tmp_path)
+    (tmp_path / "somewhere").mkdir()
+    shutil.make_archive(str(tmp_path / "other"), "zip", tmp_path / "somewhere")
+    monkeypatch.setenv("CHOSEN", chosen and str(tmp_path / chosen))
+    with pytest.raises(CellExecutionError) as error:
+        run_alone(1, colab, cells=2)
+    assert str(error.value).strip().endswith("The lesson's ZIP is not here: run the cell above again and choose it.")
+
+
+def test_in_colab_a_published_notebook_clones_and_a_second_run_of_its_cells_does_nothing(colab, tmp_path, monkeypatch):
+    origin = tmp_path / "origin"
+    shutil.copytree(ROOT / "lab", origin / "lab", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("models.py", "utils.py"):
+        shutil.copy(ROOT / name, origin)
     identity = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
     for command in (["init", "-q"], ["add", "."], [*identity, "commit", "-qm", "lesson"]):
         subprocess.run(["git", *command], cwd=origin, check=True)
-    session = tmp_path / "session"
-    session.mkdir()
-    colab = 'import sys, types\nsys.modules["google.colab"] = types.ModuleType("google.colab")'
-    for _ in range(2):  # a reader runs the cell again
-        assert str(session / "lesson" / "models.py") in run_first_cell(session, str(origin), colab)
+    first, second = (cell.source for cell in code_cells(1)[:2])
+    first = first.replace('REPOSITORY = ""', f'REPOSITORY = "{origin}"')
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code) for code in (first, second) * 2])
+    notebook.cells.append(nbformat.v4.new_code_cell("import utils\nprint(utils.__file__)"))
+    NotebookClient(notebook, timeout=600, resources={"metadata": {"path": colab}}).execute()
+    assert text_of(notebook.cells[-1]).strip() == str(colab / "lesson" / "utils.py")
 
 
-def test_in_colab_without_an_address_the_first_cell_asks_for_an_upload(tmp_path):
-    colab = f"""
-import sys, types, shutil
-for name in ("google", "google.colab", "google.colab.files"):
-    sys.modules[name] = types.ModuleType(name)
-copies = lambda: [shutil.copy("{ROOT}/" + name, name) for name in ("models.py", "utils.py")]
-sys.modules["google.colab.files"].upload = copies
-"""
-    assert str(tmp_path / "models.py") in run_first_cell(tmp_path, "", colab)
+# Published
+
+
+def copy_of_what_is_published(folder):
+    for name in [*publish.NOTEBOOKS, "README"]:
+        path = Path(f"{name}.md" if name == "README" else f"{name}.ipynb")
+        (folder / path).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / path, folder / path)
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("address", ["https://github.com/ann/lesson", "https://github.com/ann/lesson.git"])
+def test_publishing_names_the_repository_everywhere_and_is_undone_without_a_trace(tmp_path, address):
+    before = copy_of_what_is_published(tmp_path)
+    publish.publish(address, tmp_path)
+    for name in publish.NOTEBOOKS:
+        notebook = nbformat.read(tmp_path / f"{name}.ipynb", as_version=4)
+        badge = f"(https://colab.research.google.com/github/ann/lesson/blob/main/{name}.ipynb)"
+        assert badge in notebook.cells[0].source.splitlines()[0] and badge in (tmp_path / "README.md").read_text()
+        code = next(cell.source for cell in notebook.cells if cell.cell_type == "code")
+        assert 'REPOSITORY = "https://github.com/ann/lesson"\n' in code
+    publish.publish("https://github.com/bob/copy", tmp_path)
+    assert all(b"ann/lesson" not in path.read_bytes() for path in before)
+    publish.publish("", tmp_path)
+    assert {path: path.read_bytes() for path in before} == before
+
+
+@pytest.mark.parametrize("address", ["github.com/a/b", "https://gitlab.com/a/b", "https://github.com/a", "a b"])
+def test_an_address_that_colab_cannot_open_is_refused_and_nothing_is_written(tmp_path, address):
+    before = copy_of_what_is_published(tmp_path)
+    with pytest.raises(ValueError, match="expected one such as https://github.com/NAME/REPOSITORY"):
+        publish.publish(address, tmp_path)
+    assert {path: path.read_bytes() for path in before} == before
 
 
 def test_records_and_figures_name_no_place_of_the_machine_that_made_them():

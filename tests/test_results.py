@@ -461,6 +461,41 @@ def test_the_picture_of_the_seeds_shows_every_one_of_the_last_five_epochs():
 
 
 @pictured
+@pytest.mark.usefixtures("recorded")
+def test_your_run_is_marked_beside_the_seeds_in_its_own_color():
+    yours = record([9_950] * 5)
+    by_seed, _ = utils.show_recorded_seeds("study", "second", yours=yours).axes
+    assert [label.get_text() for label in by_seed.get_xticklabels()] == ["0", "1", "yours"]
+    (mark,) = [line for line in by_seed.lines if line.get_marker() == "D"]
+    assert (mark.get_xdata()[0], mark.get_ydata()[0]) == (2, pytest.approx(99.5))
+    assert mark.get_color() == utils.YOUR_COLOR
+
+
+@pytest.mark.parametrize(
+    ("counts", "said"),
+    [
+        ([9_950] * 5, "your run: 99.50; 2 recorded seeds: 99.40 to 99.60; inside"),
+        ([9_940] * 5, "your run: 99.40; 2 recorded seeds: 99.40 to 99.60; inside"),
+        ([9_930] * 5, "your run: 99.30; 2 recorded seeds: 99.40 to 99.60; below, as one run in 2 is by luck alone"),
+        ([9_999] * 5, "your run: 99.99; 2 recorded seeds: 99.40 to 99.60; above, as one run in 2 is by luck alone"),
+        ([9_950] * 2, "your run cannot be placed among the 2 recorded seeds: it has 2 epochs, they have 5 epochs"),
+    ],
+)
+@pytest.mark.usefixtures("recorded")
+def test_a_run_is_placed_among_the_recorded_seeds(counts, said):
+    assert utils.recorded_place(record(counts), "study", "second") == said
+
+
+@pytest.mark.usefixtures("recorded")
+def test_a_run_on_the_sample_is_not_placed_nor_marked(sample):
+    yours = record([950] * 5, dataset=sample[1].dataset, test_images=1_000)
+    said = utils.recorded_place(yours, "study", "second")
+    assert "it has 1,000 test images (5,000-image sample of MNIST), they have 10,000 test images (MNIST)" in said
+    by_seed, _ = utils.show_recorded_seeds("study", "second", yours=yours).axes
+    assert [label.get_text() for label in by_seed.get_xticklabels()] == ["0", "1"]
+
+
+@pictured
 def test_the_picture_of_a_comparison_has_an_interval_a_recipe_and_an_arrow_for_one_that_is_far_off():
     recipes = {
         "full": seeds([9_900] * 5, [9_910] * 5, [9_920] * 5),
