@@ -1,10 +1,12 @@
 """How fast is the lesson's pipeline, side by side with the usual one: the same network, augmentation and machine."""
 
+import contextlib
 import resource
 import statistics
+import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch.utils.data import DataLoader, Subset
@@ -24,30 +26,51 @@ def bench(rounds: int = 3, images: int = 60_000) -> dict[str, float]:
     ours_s:  the lesson's loader and precision, and step 3's whole augmentation
     bare_s:  forward and backward passes alone, on one batch in memory, in the lesson's precision
     data_s:  the lesson's loader alone
+    idle_s:  the lesson's epoch again, in turn with
+    busy_s:  the same beside one process that keeps a core busy
+
+    Raises RuntimeError without all of MNIST.
     """
     train, _ = utils.load_data(utils.pick_device())
+    if train.dataset != "MNIST":
+        raise RuntimeError(f"this is a {train.dataset}, expected all of MNIST: an epoch of it is what is timed")
     ours = utils.Loader(train[:images], STEP_3.batch_size, utils.make_transform(STEP_3.augmentation), shuffle=True)
     epochs: dict[str, Callable[[], object]] = {
         "usual_s": _usual_epoch(_usual_loader(images), train.images.device),
         "ours_s": _our_epoch(ours),
         "bare_s": _bare_epoch(ours),
         "data_s": lambda: sum(len(labels) for _, labels in ours),
+        "idle_s": _our_epoch(ours),
+        "busy_s": _our_epoch(ours),
     }
     seconds: dict[str, list[float]] = {name: [] for name in epochs}
     for _ in range(rounds):
         for name, epoch in epochs.items():
-            started = time.perf_counter()
-            epoch()
-            _wait(train.images.device)
-            seconds[name].append(time.perf_counter() - started)
+            with _busy_process() if name == "busy_s" else contextlib.nullcontext():
+                started = time.perf_counter()
+                epoch()
+                _wait(train.images.device)
+                seconds[name].append(time.perf_counter() - started)
     result = {name: round(statistics.median(times), 2) for name, times in seconds.items()}
     unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes on a Mac, in KiB elsewhere
     return result | {
         "ratio": round(result["usual_s"] / result["ours_s"], 2),
         "ours_to_bare": round(result["ours_s"] / result["bare_s"], 2),
+        "busy_ratio": round(result["busy_s"] / result["idle_s"], 2),
         "data_share": round(result["data_s"] / result["ours_s"], 3),
         "memory_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20),
     }
+
+
+@contextlib.contextmanager
+def _busy_process() -> Iterator[None]:
+    """Other work on this machine: a process that computes on one core without a pause."""
+    process = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()
 
 
 def _usual_loader(images: int) -> DataLoader:

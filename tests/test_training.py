@@ -8,6 +8,7 @@ import pickle
 import platform
 import random
 import resource
+import subprocess
 import sys
 import threading
 import time
@@ -557,3 +558,52 @@ def test_a_checkpoint_that_has_gone_further_than_asked_is_refused_and_touches_no
     with pytest.raises(ValueError, match="has 3 epochs behind it, more than the 2 asked for"):
         run.fit(2, tmp_path / "run.pt")
     assert same_weights(before, run.model.state_dict())
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Beside other work
+# ---------------------------------------------------------------------------------------------------------------------
+
+TWO_THREADS = """
+import os, sys
+import utils, models, torch
+os.environ["SESSION7_DATASET"] = "sample"
+torch.set_num_threads(2)
+train, _ = utils.load_data(torch.device("cpu"))
+utils.seed_everything(0)
+model = models.Model_2()
+loader = utils.Loader(train[:640], 128, utils.make_transform({"rotation": 10}), shuffle=True)
+before = {thread: os.sched_getaffinity(int(thread)) for thread in os.listdir("/proc/self/task")}
+cores = []
+result = utils.train(model, loader, utils.make_optimizer(model, 0.05), after_batch=lambda: cores.append(
+    {int(thread): os.sched_getaffinity(int(thread)) for thread in os.listdir("/proc/self/task")}))
+mine = cores[-1].pop(os.getpid())
+after = {thread: os.sched_getaffinity(int(thread)) for thread in os.listdir("/proc/self/task")}
+print(os.environ["GOMP_SPINCOUNT"], len(mine), all(mine.isdisjoint(other) for other in cores[-1].values()),
+      set(map(frozenset, after.values())) == set(map(frozenset, before.values())), *result)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux" or len(os.sched_getaffinity(0)) < 2, reason="of two cores, on Linux")
+def test_a_run_beside_a_busy_process_has_the_same_bits_and_a_core_of_its_own():
+    """The thread that trains shares its core with none of the others while it does, and all is as before when it is done."""
+
+    def said() -> list[str]:
+        command = [sys.executable, "-c", TWO_THREADS]
+        root = Path(utils.__file__).parent
+        return subprocess.run(command, cwd=root, capture_output=True, text=True, check=True).stdout.splitlines()[-1]
+
+    idle = said()
+    busy_process = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        assert said() == idle
+    finally:
+        busy_process.kill()
+        busy_process.wait()
+    assert idle.startswith("5000 1 True True ")
+
+
+def test_a_single_thread_is_left_where_it_is():
+    before = os.sched_getaffinity(0) if sys.platform == "linux" else None
+    with utils.cores_of_their_own():
+        assert before is None or os.sched_getaffinity(0) == before
