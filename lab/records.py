@@ -130,9 +130,9 @@ Runs = Mapping[str, Mapping[int, Record]]  # by the recipe's hash, and by seed
 
 
 def by_recipe(folder: Path = RECORDS) -> Runs:
-    """All records of a folder, by their recipe's hash and their seed, from the lowest."""
+    """All records of a folder, by their recipe's hash and their seed."""
     runs: dict[str, dict[int, Record]] = {}
-    for record in sorted(read_all(folder), key=lambda record: record.history.seed):
+    for record in read_all(folder):
         runs.setdefault(record.recipe.hash, {})[record.history.seed] = record
     return runs
 
