@@ -15,13 +15,12 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from helpers import leftovers, some_digits
+from helpers import command, leftovers, some_digits
 from PIL import Image
 from torch import nn
 
 import models
 import utils
-from lab import __main__ as command_line
 from lab import analysis, compare, errors, networks, peers, study, tsne
 from lab import train as training
 from lab.config import parse
@@ -43,16 +42,6 @@ def few(sample, monkeypatch, tmp_path):
     monkeypatch.setattr(utils, "load_data", lambda device, root="data": digits)
     monkeypatch.chdir(tmp_path)
     return digits
-
-
-def command(monkeypatch, *arguments):
-    """Run `python -m lab` with these arguments in this process; its exit code."""
-    monkeypatch.setattr(sys, "argv", ["lab", *map(str, arguments)])
-    try:
-        command_line.main()
-    except SystemExit as exit:
-        return exit.code
-    return 0
 
 
 # ---------------------------------------------------------------------------------------------------------------------
