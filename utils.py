@@ -21,6 +21,7 @@ import struct
 import sys
 import threading
 import time
+import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -511,7 +512,8 @@ class Loader:
 
 
 def make_optimizer(model: nn.Module, learning_rate: float, momentum: float = 0.9, weight_decay: float = 0.0) -> SGD:
-    """Stochastic gradient descent with Nesterov's momentum."""
+    """Stochastic gradient descent with Nesterov's momentum. Raises ValueError as `check_rates`."""
+    check_rates(learning_rate, momentum, weight_decay)
     nesterov = momentum > 0
     return SGD(
         model.parameters(), learning_rate, momentum, weight_decay=weight_decay, nesterov=nesterov, fused=True
@@ -521,11 +523,27 @@ def make_optimizer(model: nn.Module, learning_rate: float, momentum: float = 0.9
 def make_scheduler(optimizer: Optimizer, step_size: int, gamma: float) -> StepLR:
     """Multiply the learning rate by `gamma` each `step_size` epochs; a gamma of 1 keeps it constant.
 
-    Raises ValueError for steps of less than one epoch.
+    Raises ValueError for steps of less than one epoch, and a gamma that is not above 0 and at most 1.
     """
     if step_size < 1:
         raise ValueError(f"step_size is {step_size}, expected at least 1")
+    check_rates(gamma=gamma)
     return StepLR(optimizer, step_size, gamma)
+
+
+def check_rates(
+    learning_rate: float = 0.0, momentum: float = 0.0, weight_decay: float = 0.0, gamma: float = 1.0
+) -> None:
+    """Raise ValueError for a rate or decay that is negative or not finite, a momentum that is not from 0 to below 1, and
+    a gamma that is not above 0 and at most 1.
+    """
+    for name, value in {"learning_rate": learning_rate, "weight_decay": weight_decay}.items():
+        if not 0 <= value < math.inf:
+            raise ValueError(f"{name} is {value}, expected a finite number of 0 or more")
+    if not 0 <= momentum < 1:  # from 1 on, what a step adds never fades, and the weights run away
+        raise ValueError(f"momentum is {momentum}, expected a number from 0 to below 1")
+    if not 0 < gamma <= 1:
+        raise ValueError(f"gamma is {gamma}, expected a number above 0 and at most 1")
 
 
 loss_function = F.cross_entropy  # of logits (N, 10) and labels (N,); the mean over the batch
@@ -844,15 +862,60 @@ def _save_checkpoint(
         "generator": torch.get_rng_state(),
         "device generator": None if device.type == "cpu" else getattr(torch, device.type).get_rng_state(),
     }
-    with whole_or_not_at_all(path) as unfinished:
-        torch.save(checkpoint, unfinished)
+    save_sealed(checkpoint, path)
+
+
+SEAL = b"sha256:"  # a sealed file ends with this and the SHA-256 of all before it, as 64 hexadecimal digits
+ZIP_END = 22  # bytes that end a file as `torch.save` alone leaves it, a zip archive
+
+
+def save_sealed(content: Mapping[str, object], path: Path) -> None:
+    """Write what `torch.save` makes, with its checksum at the end of the same file; `torch.load` takes no notice of it.
+
+    One file is there whole or not at all, at whatever moment the process is killed; two could be of different epochs.
+    """
+    saved = io.BytesIO()  # torch itself says nothing of use where the disk is full
+    torch.save(content, saved)
+    with whole_or_not_at_all(path) as unfinished, unfinished.open("wb") as file:
+        file.write(saved.getbuffer())
+        file.write(_seal(saved.getbuffer()))
+
+
+def load_sealed(path: str | Path) -> object:
+    """Read what `save_sealed` wrote. Nothing in the file is executed.
+
+    Raises ValueError for a file that was altered since, and nearly anything for one that is something else. A file
+    without a checksum, from before there were any, is held to those that a zip archive has of its parts.
+    """
+    content = Path(path).read_bytes()
+    if content[-ZIP_END:].startswith(b"PK\5\6"):
+        intact = zipfile.ZipFile(io.BytesIO(content)).testzip() is None
+    else:
+        seal = content[-len(_seal(b"")) :]
+        content = content[: -len(seal)]
+        intact = seal == _seal(content)
+    if not intact:
+        raise ValueError(f"{path} was altered since it was written")
+    return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+
+
+def _seal(content: bytes | memoryview) -> bytes:
+    return SEAL + hashlib.sha256(content).hexdigest().encode()
+
+
+def refuse_infinite(path: str | Path, weights: Mapping[str, Tensor]) -> None:
+    """Raise ValueError, naming the file, for weights that are not numbers: all that is computed from them is NaN."""
+    for name, tensor in weights.items():
+        if not tensor.isfinite().all():
+            raise ValueError(f"{path} holds NaN or infinite values in {name}, expected finite weights")
 
 
 def load_checkpoint(path: str | Path, model: nn.Module) -> dict:
     """Put the weights of a checkpoint into the model, and return all that `fit` stored with them.
 
     Nothing in the file is executed. Raises FileNotFoundError for a missing file, and ValueError for a file that is
-    no checkpoint of `fit`, or one of another network; the model is then as it was.
+    no checkpoint of `fit`, was altered since, is of another network, or has weights that are NaN or infinite; the model
+    is then as it was.
     """
     checkpoint = _read_checkpoint(path, model)
     model.load_state_dict(checkpoint["model"])
@@ -863,15 +926,16 @@ def _read_checkpoint(path: str | Path, model: nn.Module) -> dict:
     if not Path(path).is_file():
         raise FileNotFoundError(f"there is no checkpoint {path}: name a file that fit(checkpoint=...) has written")
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        checkpoint = load_sealed(path)
         shapes = {name: tuple(tensor.shape) for name, tensor in checkpoint["model"].items()}
         whole = {"run", "optimizer", "scheduler", "history", "generator"} <= checkpoint.keys()
     except Exception:  # noqa: BLE001 (random bytes make torch.load raise nearly anything)
         whole = False
     if not whole:
-        raise ValueError(f"{path} is not a checkpoint that fit(checkpoint=...) has written")
+        raise ValueError(f"{path} is not a checkpoint that fit(checkpoint=...) has written, or was altered since")
     if shapes != {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}:
         raise ValueError(f"{path} holds the weights of another network, expected those of this {type(model).__name__}")
+    refuse_infinite(path, checkpoint["model"])
     return checkpoint
 
 

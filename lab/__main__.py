@@ -21,6 +21,9 @@ def main() -> None:
     except (ValueError, FileNotFoundError) as error:  # what was asked for cannot be
         print(error, file=sys.stderr)
         sys.exit(2)
+    except OSError as error:  # a place that is read-only or full, a file where a folder should be
+        print(f"cannot read or write {error.filename or 'here'}: {error.strerror or error}", file=sys.stderr)
+        sys.exit(2)
     except ModuleNotFoundError as error:
         sys.exit(f"{error.name} is not installed, and this command needs it: pip install -r tests/requirements.txt")
     except (RuntimeError, FloatingPointError) as error:
@@ -53,13 +56,16 @@ def _add_evidence(commands: argparse._SubParsersAction) -> None:
         "--backend", choices=("loky", "dask"), default="loky", help="this machine (loky), or a Dask cluster"
     )
     study.add_argument("--address", help="of the Dask scheduler, such as tcp://HOST:8786")
+    study.add_argument("--records", type=Path, metavar="FOLDER", help="in place of lab/results/records")
 
     repeat = commands.add_parser("repeat", help="repeat a recorded run from its seed, in full, and compare")
     repeat.add_argument("name", help="of the study")
     repeat.add_argument("recipe")
     repeat.add_argument("seed", type=int)
+    repeat.add_argument("--records", type=Path, metavar="FOLDER", help="in place of lab/results/records")
 
-    commands.add_parser("report", help="write tables, figures and summary.json from the records")
+    report = commands.add_parser("report", help="write tables, figures and summary.json from the records")
+    report.add_argument("--folder", type=Path, help="in place of lab/results")
 
     bench = commands.add_parser("bench", help="seconds an epoch, beside the usual pipeline")
     bench.add_argument("--json", action="store_true", help="print one JSON object")
@@ -95,7 +101,10 @@ def _add_peers(commands: argparse._SubParsersAction) -> None:
     export.add_argument("checkpoint", type=Path)
     export.add_argument("file", type=Path, nargs="?", help="in place of app/step3.onnx")
 
-    commands.add_parser("drawings", help="what the app's preparation of a drawing is worth: digits of MNIST, redrawn")
+    drawings = commands.add_parser(
+        "drawings", help="what the app's preparation of a drawing is worth: digits of MNIST, redrawn"
+    )
+    drawings.add_argument("file", type=Path, nargs="?", help="in place of lab/results/drawings.json")
 
 
 def _run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
@@ -105,7 +114,7 @@ def _run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
 
         execute(arguments.folder, arguments.names or STEPS)
     elif arguments.command == "study":
-        from lab.study import run_study
+        from lab.study import RECORDS, run_study
 
         run_study(
             arguments.name,
@@ -114,15 +123,16 @@ def _run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
             arguments.jobs,
             arguments.backend,
             arguments.address,
+            arguments.records or RECORDS,
         )
     elif arguments.command == "repeat":
-        from lab.study import repeat
+        from lab.study import RECORDS, repeat
 
-        print(repeat(arguments.name, arguments.recipe, arguments.seed))
+        print(repeat(arguments.name, arguments.recipe, arguments.seed, arguments.records or RECORDS))
     elif arguments.command == "report":
-        from lab.report import report
+        from lab.report import RESULTS, report
 
-        report()
+        report(arguments.folder or RESULTS)
     elif arguments.command == "bench":
         from lab.bench import bench
 
@@ -182,9 +192,9 @@ def _analyse(arguments: argparse.Namespace) -> None:
 
         print(export(arguments.checkpoint, arguments.file or APP_NETWORK))
     elif arguments.command == "drawings":
-        from lab.drawings import drawings
+        from lab.drawings import RESULT, drawings
 
-        print(drawings())
+        print(drawings(arguments.file or RESULT))
     else:
         from lab.analysis import data
 

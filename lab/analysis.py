@@ -19,6 +19,7 @@ from torch import Tensor
 import utils
 from lab.errors import show_wrong
 from lab.figures import save
+from lab.places import expect_folder
 from lab.train import Tested, evaluate, load_model, predict
 
 DIGITS = range(utils.CLASSES)
@@ -56,6 +57,7 @@ def show_classes(train: utils.Digits, test: utils.Digits) -> Figure:
 
 def data(folder: Path) -> str:
     """Check the data and draw how often each digit occurs into `classes.png` of a folder; return the table."""
+    expect_folder(folder)
     train, test = utils.load_data(torch.device("cpu"))  # checks sizes, types and labels
     save(show_classes(train, test), folder / "classes.png")
     return f"{describe_data(train, test)}\n\nclasses.png is in {folder}"
@@ -145,6 +147,7 @@ def test(path: Path) -> str:
     Raises as `load_model`.
     """
     loaded = load_model(path)
+    expect_folder(path.parent)
     digits = utils.load_data(utils.pick_device())[1]
     logits = predict(loaded.model, loaded.recipe, digits)
     tested = evaluate(logits, digits.labels)

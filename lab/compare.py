@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -11,8 +12,9 @@ from matplotlib.figure import Figure
 from scipy.stats import t as student_t
 
 import utils
+from lab import records
 from lab.peers import PEERS, Peer
-from lab.study import RECORDS
+from lab.places import RECORDS, refuse_evidence
 from lab.train import Tested
 
 OURS = "step3"  # what the others are held against
@@ -46,15 +48,10 @@ class Runs(dict[int, utils.History]):
     seeds whose record has it.
     """
 
-    def __init__(self, peer: Peer) -> None:
-        super().__init__()
-        self.tested: dict[int, Tested] = {}
-        for path in sorted(RECORDS.glob(f"{peer.recipe.hash}.seed*.json")):
-            run = utils.read_record(path)
-            self[run.seed] = run
-            test = json.loads(path.read_text()).get("test")
-            if test:
-                self.tested[run.seed] = Tested(test["images"], test["loss"], test["mistakes"])
+    def __init__(self, recorded: Mapping[int, records.Record] | None = None) -> None:
+        recorded = recorded or {}
+        super().__init__({seed: record.history for seed, record in recorded.items()})
+        self.tested = {seed: record.tested for seed, record in recorded.items() if record.tested}
 
     @property
     def accuracies(self) -> list[float]:
@@ -73,9 +70,13 @@ class Runs(dict[int, utils.History]):
         return shares
 
 
-def recorded() -> dict[str, Runs]:
-    """The recorded runs of all systems. Raises ValueError for a record that is torn."""
-    return {name: Runs(peer) for name, peer in PEERS.items()}
+def recorded(folder: Path = RECORDS) -> dict[str, Runs]:
+    """The recorded runs of all systems; a record that cannot be is named on stderr, and left out."""
+    return of_systems(records.by_recipe(folder))
+
+
+def of_systems(recorded: records.Runs) -> dict[str, Runs]:
+    return {name: Runs(recorded.get(peer.recipe.hash)) for name, peer in PEERS.items()}
 
 
 # One of each kind: whose mistakes are laid over each other.
@@ -207,11 +208,16 @@ def sentence(runs: Mapping[str, Runs]) -> str:
 
 
 def text() -> str:
-    """Both tables, with what they mean."""
+    """Both tables, with what they mean. Raises ValueError where nothing that is said here is evidence."""
+    _refuse()
     runs = recorded()
     both = rows(runs)
     parts = [table(TITLES, [cells(row) for row in both]), "\n".join(reasons(both)), LEGEND]
     return "\n\n".join([*parts, table(SIZE_TITLES, by_size(runs)), SIZE_LEGEND, sentence(runs)])
+
+
+def _refuse() -> None:
+    refuse_evidence(RECORDS, "unset it to compare the committed records", data=False)
 
 
 LEGEND = """claim and mean in percent of the 10,000 test images, with the weights of the best validation epoch, or of the
@@ -251,7 +257,8 @@ def listing() -> str:
 
 
 def as_json() -> str:
-    """The rows as one JSON array."""
+    """The rows as one JSON array. Raises as `text`."""
+    _refuse()
     return json.dumps([asdict(row) for row in rows(recorded())])
 
 

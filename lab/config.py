@@ -1,6 +1,7 @@
 """A recipe with any of its fields from a YAML file, or from the command line, which has the last word."""
 
 import difflib
+import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, fields, replace
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import jsonargparse
+import yaml
 
 from lab.peers import PEERS
 from lab.recipes import Recipe
@@ -35,16 +37,72 @@ def parse(name: str, arguments: Sequence[str]) -> Asked:
     cannot be read.
     """
     recipe = find_recipe(name)
+    for file in _config_files(arguments):
+        _check_names(read_yaml(file))
     parser = _make_parser(name, recipe)
     try:
         parsed = parser.parse_args(list(arguments))
     except jsonargparse.ArgumentError as error:
-        raise ValueError(_sentence(str(error), arguments)) from None
+        raise ValueError(_sentence(str(error))) from None
+    except RecursionError:
+        raise ValueError("the fields are nested too deep, expected numbers, words and lists of them") from None
     changes = {one.name: getattr(parsed, one.name) for one in fields(Recipe)}
     changes = {field: value for field, value in changes.items() if value != getattr(recipe, field)}
     if "network" in changes and "switches" not in changes:
         changes["switches"] = {}  # those of another network would not fit
     return Asked(replace(recipe, **changes), parsed.seed, Path(parsed.folder) if parsed.folder else None)
+
+
+MOST_BYTES = 100_000  # of a YAML file; a recipe has about 500
+
+
+def read_yaml(path: str | Path) -> dict[str, object]:
+    """The fields in a YAML file. Raises ValueError, in one sentence, for a file that is missing or has no fields.
+
+    Aliases are refused: nine short lines of them stand for a billion values.
+    """
+    expected = "expected fields of a recipe, such as 'epochs: 3'"
+    if not Path(path).is_file():
+        raise ValueError(f"there is no file {path}, expected YAML with fields of a recipe")
+    if Path(path).stat().st_size > MOST_BYTES:
+        raise ValueError(f"{path} is larger than {MOST_BYTES:,} bytes, {expected}")
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+        aliases = any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text))
+        content = None if aliases else yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is not YAML, {expected}: {_one_line(str(error))}") from None
+    if aliases:
+        raise ValueError(f"{path} has a YAML alias (*), expected every value written out")
+    if isinstance(content, dict):
+        return content
+    found = "is empty" if content is None else f"has a {type(content).__name__}"
+    raise ValueError(f"{path} {found}, {expected}")
+
+
+def _config_files(arguments: Sequence[str]) -> list[str]:
+    """What stands behind each --config."""
+    behind = [value for option, value in itertools.pairwise(arguments) if option == "--config"]
+    return behind + [argument.split("=", 1)[1] for argument in arguments if argument.startswith("--config=")]
+
+
+def _check_names(content: dict[str, object]) -> None:
+    for name in content:
+        if name not in [*FIELDS, "seed", "folder"]:
+            raise ValueError(_no_field(str(name)))
+
+
+FIELDS = [one.name for one in fields(Recipe)]
+
+
+def _no_field(name: str) -> str:
+    return (
+        f"a recipe has no field {name!r}{_nearest(name.replace('-', '_'), FIELDS)}; the fields are {', '.join(FIELDS)}"
+    )
+
+
+def _one_line(text: str) -> str:
+    return re.sub(r"\s+", " ", text).strip()
 
 
 def _make_parser(name: str, recipe: Recipe) -> jsonargparse.ArgumentParser:
@@ -64,21 +122,14 @@ def _make_parser(name: str, recipe: Recipe) -> jsonargparse.ArgumentParser:
     return parser
 
 
-def _sentence(complaint: str, arguments: Sequence[str]) -> str:
+def _sentence(complaint: str) -> str:
     """The parser's complaint on one line, with the nearest field where one is unknown."""
-    complaint = re.sub(r"\s+", " ", complaint).replace("<class '", "").replace("'>", "").strip()
+    complaint = _one_line(complaint).replace("<class '", "").replace("'>", "")
     complaint = re.sub(r'Parser key "(\w+)": Expected an? (.+?)\. Got value: ', r"\1: expected \2, got ", complaint)
     complaint = complaint.replace('Parser key "config": ', "--config: ")
-    if complaint.startswith(("Problems parsing config", "Unexpected config")):
-        file = arguments[arguments.index("--config") + 1] if "--config" in arguments else "the config"
-        return f"{file} is not YAML with fields of a recipe, such as 'epochs: 3': {complaint}"
     # worded so by the versions that requirements.txt allows
     unknown = re.search(r"(?:Option|Key) '([\w.]+)' is not|[Uu]nrecognized arguments: -*([\w.-]+)", complaint)
-    if not unknown:
-        return complaint
-    name = unknown[1] or unknown[2]
-    known = [one.name for one in fields(Recipe)]
-    return f"a recipe has no field {name!r}{_nearest(name.replace('-', '_'), known)}; the fields are {', '.join(known)}"
+    return _no_field(unknown[1] or unknown[2]) if unknown else complaint
 
 
 def _nearest(name: str, known: Sequence[str]) -> str:

@@ -11,9 +11,9 @@ from PIL import Image
 import utils
 from app import digit
 from app.network import Network
-from lab.export import APP_NETWORK
+from lab.places import APP_NETWORK, RESULTS, expect_folder, refuse_evidence
 
-RESULT = Path(__file__).parent / "results" / "drawings.json"
+RESULT = RESULTS / "drawings.json"
 DIGITS = 2_000
 
 
@@ -83,8 +83,13 @@ def measure(network: Network) -> dict[str, float]:
     }
 
 
-def drawings() -> str:
-    """Measure the app's network, keep the figures in `lab/results/drawings.json`, and return them as text."""
+def drawings(file: Path = RESULT) -> str:
+    """Measure the app's network, keep the figures in a JSON file, and return them as text.
+
+    Raises ValueError where that is `lab/results/drawings.json`, and the data is not all of MNIST.
+    """
+    refuse_evidence(file, "name a file, `drawings FILE`")
+    expect_folder(file.parent)
     accuracy = measure(Network(APP_NETWORK))
-    utils.write_json(RESULT, accuracy, indent=1)
+    utils.write_json(file, accuracy, indent=1)
     return "\n".join(f"{name:<22} {percent:6.2f} %" for name, percent in accuracy.items())

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 import utils
 from lab.figures import save
+from lab.places import expect_folder
 from lab.train import Tested, evaluate, load_model, predict
 
 SHOWN = 40  # images that all of them get wrong, in text and picture; the file has all
@@ -98,6 +99,7 @@ def compare_errors(paths: Sequence[Path], folder: Path) -> str:
 
     Raises as `load_model`, and ValueError for the same file twice.
     """
+    expect_folder(folder)
     for path in paths:
         if sum(path.resolve() == other.resolve() for other in paths) > 1:
             raise ValueError(f"{path} is given more than once, expected checkpoints of different runs")

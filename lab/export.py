@@ -12,9 +12,8 @@ from torch import Tensor, nn
 
 import models
 import utils
-from lab.train import evaluate, load_model, predict
-
-APP_NETWORK = Path(__file__).parent.parent / "app" / "step3.onnx"
+from lab.places import APP_NETWORK, expect_folder, is_evidence, refuse_evidence
+from lab.train import Loaded, evaluate, load_model, predict, shortfall
 
 
 class FromPixels(nn.Module):
@@ -30,9 +29,15 @@ class FromPixels(nn.Module):
 
 def export(path: Path, to: Path = APP_NETWORK) -> str:
     """Write the network of a checkpoint as ONNX, from `images` to `logits`, with the recipe, the seed and the test
-    accuracy that it has in the file's metadata; return a line that says so. Raises as `load_model`.
+    accuracy that it has in the file's metadata; return a line that says so.
+
+    Raises as `load_model`, and ValueError where `to` is the app's network and the run was not a full one on all of MNIST.
     """
+    refuse_evidence(to, "name another file, `export CHECKPOINT FILE`")
+    expect_folder(to.parent)
     loaded = load_model(path)
+    if is_evidence(to):
+        _refuse_short(path, to, loaded)
     test = utils.load_data(utils.pick_device())[1]
     tested = evaluate(predict(loaded.model, loaded.recipe, test), test.labels)
     network = FromPixels(loaded.model.cpu().eval(), loaded.recipe.mean, loaded.recipe.std).to(
@@ -52,6 +57,14 @@ def export(path: Path, to: Path = APP_NETWORK) -> str:
     with utils.whole_or_not_at_all(to) as unfinished:
         onnx.save(content, unfinished)
     return f"{loaded.name}, seed {loaded.seed}: {tested.accuracy:.2f} % of {tested.images:,} test images, in {to}"
+
+
+def _refuse_short(path: Path, to: Path, loaded: Loaded) -> None:
+    lacks = "it does not say what it was trained on: train it again"
+    if loaded.extent:
+        lacks = shortfall(loaded.recipe, loaded.extent, loaded.epoch)
+    if lacks:
+        raise ValueError(f"{to} is for a full run on all of MNIST, and {path} is none, {lacks}")
 
 
 def _to_onnx(network: nn.Module) -> onnx.ModelProto:

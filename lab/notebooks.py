@@ -9,6 +9,7 @@ import nbformat
 from nbclient import NotebookClient
 
 import utils
+from lab.places import expect_folder, refuse_evidence
 
 ROOT = Path(__file__).parent.parent
 STEPS = ("Session7_Step1", "Session7_Step2", "Session7_Step3")
@@ -19,11 +20,14 @@ def execute(folder: Path, names: Sequence[str] = STEPS) -> None:
 
     names: as in the repository, without the ending: "Session7_Step1", "lab/Peers"
 
-    Raises FileNotFoundError for a notebook that is not there, before any is executed.
+    Raises FileNotFoundError for a notebook that is not there, and ValueError where the repository's own would get the
+    outputs of a short run or of the sample, before any is executed.
     """
     for name in names:
         if not (ROOT / f"{name}.ipynb").is_file():
             raise FileNotFoundError(f"there is no notebook {name}.ipynb, expected one such as {STEPS[0]} or lab/Peers")
+        refuse_evidence(folder / f"{name}.ipynb", "name another folder, `notebooks FOLDER`")
+    expect_folder(folder)
     minutes = {}
     for name in names:
         print(f"{name}.ipynb", flush=True)
@@ -36,8 +40,8 @@ def execute(folder: Path, names: Sequence[str] = STEPS) -> None:
         minutes[name] = (time.perf_counter() - started) / 60
         _drop_timestamps(notebook)
         executed = folder / f"{name}.ipynb"
-        executed.parent.mkdir(parents=True, exist_ok=True)
-        nbformat.write(notebook, executed)
+        with utils.whole_or_not_at_all(executed) as unfinished:
+            nbformat.write(notebook, unfinished)
     steps = {name: spent for name, spent in minutes.items() if name in STEPS}
     if steps:
         print("\n" + summary(steps))

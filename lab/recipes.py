@@ -67,6 +67,7 @@ class Recipe:
         for name, low, high in (("flip", 0, 1), ("validation", 0, 0.9)):
             if not low <= getattr(self, name) <= high:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected a fraction from {low} to {high}")
+        utils.check_rates(self.learning_rate, self.momentum, self.weight_decay, self.gamma)
         if self.epochs < 1:
             raise ValueError(f"epochs is {self.epochs}, expected at least 1")
         if self.std <= 0:
@@ -86,8 +87,10 @@ class Recipe:
 
     def _network_class(self) -> type[nn.Module]:
         for module in (models, networks):
-            if hasattr(module, self.network):
-                return getattr(module, self.network)
+            found = vars(module).get(self.network)
+            # no module that is imported there, nor a layer of PyTorch's
+            if isinstance(found, type) and issubclass(found, nn.Module) and found.__module__ == module.__name__:
+                return found
         raise ValueError(f"there is no network {self.network!r}, expected one of models.py or lab/networks.py")
 
     def make_network(self) -> nn.Module:

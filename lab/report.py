@@ -1,44 +1,54 @@
 """Tables, figures and `summary.json`, from the records alone: `python -m lab report` writes them into `lab/results/`."""
 
 import json
+import tempfile
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 
 import utils
-from lab import compare, errors, figures, tsne
+from lab import compare, errors, figures, records, tsne
 from lab.peers import PEERS
+from lab.places import RECORDS, RESULTS, expect_folder, refuse_evidence
 from lab.recipes import STUDIES, Study
-from lab.study import RECORDS
 
-RESULTS = RECORDS.parent
 TSNE = RESULTS / "tsne.json"  # as `python -m lab tsne` wrote it, of the ladder's last rung
 
 Runs = Mapping[int, utils.History]  # by seed
 
 
 def report(folder: Path = RESULTS) -> None:
-    """Write `summary.json`, `README.md` and the figures into a folder, from the records in `lab/results/records/`.
+    """Write `summary.json`, `README.md` and the figures into a folder, from the committed records.
 
-    Raises ValueError for a record that is torn, and FileNotFoundError where there are none.
+    None of them takes its place before all are made. A record that cannot be is named on stderr, and left out.
+    Raises ValueError for a folder that is a file, and for the committed results where a short run or the sample was
+    asked for; FileNotFoundError where there are no records.
     """
-    studies = {name: _recorded(study) for name, study in STUDIES.items()}
-    peers = compare.recorded()
+    refuse_evidence(folder, "unset it, or name a folder of your own, `report --folder FOLDER`", data=False)
+    expect_folder(folder)
+    recorded = records.by_recipe(RECORDS)
+    studies = {name: _recorded(study, recorded) for name, study in STUDIES.items()}
+    peers = compare.of_systems(recorded)
     if not any(studies.values()):
         raise FileNotFoundError(f"there are no records in {RECORDS}: make them with `python -m lab study NAME`")
-    utils.write_json(folder / "summary.json", {name: _summarize(name, studies[name]) for name in studies}, indent=1)
-    with utils.whole_or_not_at_all(folder / "README.md") as unfinished:
-        unfinished.write_text(_text(studies, peers))
-    figures.draw_all(studies, folder)
-    _draw_peers(peers, folder)
+    count = sum(map(len, recorded.values()))
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix="unfinished") as place:  # within the folder: moves are at once
+        made = Path(place)
+        utils.write_json(made / "summary.json", {name: _summarize(name, studies[name]) for name in studies}, indent=1)
+        (made / "README.md").write_text(_text(studies, peers, count))
+        figures.draw_all(studies, made)
+        _draw_peers(peers, made)
+        for path in sorted(made.iterdir()):
+            path.replace(folder / path.name)
 
 
-def _recorded(study: Study) -> dict[str, Runs]:
+def _recorded(study: Study, records_here: records.Runs) -> dict[str, Runs]:
     """The study's own seeds of each recipe, as far as they are recorded."""
     recorded = {}
     for key, recipe in study.recipes.items():
-        paths = {seed: RECORDS / f"{recipe.hash}.seed{seed}.json" for seed in range(study.seeds)}
-        recorded[key] = {seed: utils.read_record(path) for seed, path in paths.items() if path.exists()}
+        runs = records_here.get(recipe.hash, {})
+        recorded[key] = {seed: runs[seed].history for seed in range(study.seeds) if seed in runs}
     recorded = {key: runs for key, runs in recorded.items() if runs}
     several = [runs for runs in recorded.values() if len(runs) > 1]
     return {} if study.against and len(several) < 2 else recorded  # nothing to compare
@@ -115,8 +125,8 @@ been tested; and the frontier's size of 4,920 parameters was added when the five
 AT_THE_END = ("ablation", "epochs")  # the studies whose tables show the last epoch alone too
 
 
-def _text(studies: Mapping[str, Mapping[str, Runs]], peers: Mapping[str, compare.Runs]) -> str:
-    parts = [HEAD.format(count=len(list(RECORDS.glob("*.json"))))]
+def _text(studies: Mapping[str, Mapping[str, Runs]], peers: Mapping[str, compare.Runs], count: int) -> str:
+    parts = [HEAD.format(count=count)]
     for name, recorded in studies.items():
         if recorded:
             study = STUDIES[name]

@@ -1,24 +1,24 @@
 """Run recipes over seeds, and keep one record a run, named after the recipe's hash and the seed."""
 
 import contextlib
+import itertools
 import math
 import os
-import platform
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import joblib
 import torch
-import torchvision
 from tqdm import tqdm
 
 import utils
-from lab import peers
+from lab import orphans, peers, records
+from lab.places import RECORDS, expect_folder, is_evidence, refuse_evidence
 from lab.recipes import STUDIES, Recipe, Study
+from lab.records import record_path
 from lab.train import Trained, run, run_folder
 
-RECORDS = Path(__file__).parent / "results" / "records"
 BACKENDS = ("loky", "dask")
 CONNECT_SECONDS = 10  # to wait for a Dask scheduler
 
@@ -47,8 +47,9 @@ def run_study(
     jobs: int | None = None,
     backend: str = "loky",
     address: str | None = None,
+    folder: Path = RECORDS,
 ) -> None:
-    """Run what is missing of a study, and write `lab/results/records/HASH.seedN.json` as each run ends.
+    """Run what is missing of a study, and write `HASH.seedN.json` into a folder as each run ends.
 
     seeds:   in place of the study's own
     recipes: only these of the study
@@ -56,11 +57,13 @@ def run_study(
              a notebook does, and gives a notebook's very numbers; runs of fewer threads differ in the last bits.
     backend: joblib's: "loky", processes on this machine, or "dask", the workers of the Dask cluster whose scheduler
              is at `address`. A worker runs one run a thread, and needs this project and the data where it was started.
+    folder:  of the records; that of the committed ones takes full runs on all of MNIST only
 
     A run of a published system (the studies rungs and peers) leaves its folder `runs/RECIPE/SEED/` too, and goes on from
-    there if it was interrupted. Runs that are recorded already are not repeated, whatever study they were made for. A run that fails is reported
+    there if it was interrupted; with a folder of records of your own, that is below it. Runs that are recorded already are not repeated, whatever study they were made for. A run that fails is reported
     and leaves the others alone; at the end RuntimeError is raised for it. Raises ValueError for an unknown study,
-    recipe or backend, for fewer than one job, and for an address without Dask or Dask without an address.
+    recipe or backend, for fewer than one job, for an address without Dask or Dask without an address, and for records
+    that this study would not make; OSError for a folder that cannot be written to.
     """
     study = find_study(name, recipes)
     if jobs is not None and jobs < 1:
@@ -69,42 +72,94 @@ def run_study(
         raise ValueError(f"backend is {backend!r}, expected one of {', '.join(BACKENDS)}")
     if (backend == "dask") != (address is not None):
         raise ValueError("the backend dask and the address of its scheduler go together: give both or neither")
+    refuse_evidence(folder, "name a folder of your own, `study NAME --records FOLDER`")
+    expect_folder(folder)
     seeds = list(seeds) or list(range(study.seeds))
     # by path: a recipe that has two names in the study, or a seed that was given twice, is one run
-    wanted = {record_path(recipe, seed): (key, recipe, seed) for seed in seeds for key, recipe in study.recipes.items()}
-    missing = [job for path, job in wanted.items() if not _is_recorded(path, job[1])]
+    wanted = {
+        record_path(recipe, seed, folder): (key, recipe, seed)
+        for seed in seeds
+        for key, recipe in study.recipes.items()
+    }
+    missing = _missing(wanted, folder)
     print(f"{name}: {len(missing)} of {len(wanted)} runs are missing")
     jobs = jobs or cores()
     threads = 1 if backend == "dask" else max(1, cores() // jobs)
+    runs = None
+    if name in peers.STUDIES:
+        runs = Path() if is_evidence(folder) else folder
     failures = []
     with _runs_on(backend, address):
         parallel = joblib.Parallel(n_jobs=jobs, batch_size=1, return_as="generator_unordered")
-        results = parallel(joblib.delayed(try_run)(*job, threads, name in peers.STUDIES) for job in missing)
+        results = parallel(joblib.delayed(try_run)(*job, threads, runs) for job in missing)
         for key, recipe, seed, trained in tqdm(results, total=len(missing), unit="run", disable=not missing):
-            if isinstance(trained, str):
-                failures.append(f"{key}, seed {seed}: {trained}")
-                tqdm.write(failures[-1])
-                continue
-            utils.write_json(record_path(recipe, seed), make_record(recipe, trained))
-            tqdm.write(f"{key}, seed {seed}: {_result(recipe, trained)}")
+            failure = trained if isinstance(trained, str) else _failure_to_write(folder, recipe, trained)
+            if failure:
+                failures.append(f"{key}, seed {seed}: {failure}")
+            tqdm.write(failures[-1] if failure else f"{key}, seed {seed}: {_result(recipe, trained)}")
     if failures:
         raise RuntimeError(f"{len(failures)} of {len(missing)} runs failed and have no record: " + "; ".join(failures))
 
 
-def repeat(name: str, key: str, seed: int) -> str:
+Job = tuple[str, Recipe, int]  # the recipe's name in the study, the recipe, the seed
+
+
+def _missing(wanted: Mapping[Path, Job], folder: Path) -> list[Job]:
+    """The runs that are not recorded. A record that is torn or cannot be is set aside, and its run is missing too.
+
+    Raises ValueError for a record that this process, with its data, would not make; nothing is set aside then.
+    """
+    here = "MNIST"  # the committed records are of nothing else
+    if not is_evidence(folder):
+        here = utils.load_data(torch.device("cpu"))[0].dataset
+    bad, done = {}, set()
+    for path in wanted:
+        try:
+            recorded = records.read(path).history.dataset
+        except FileNotFoundError:
+            continue
+        except ValueError as error:
+            bad[path] = error
+            continue
+        if recorded != here:
+            raise ValueError(f"{path} is of a {recorded}, and the data here is {here}: name another folder")
+        done.add(path)
+    for path, error in bad.items():
+        print(f"{error}: it is now {_set_aside(path).name}, and the run is repeated")
+    return [job for path, job in wanted.items() if path not in done]
+
+
+def _set_aside(path: Path) -> Path:
+    """Give a record that is none another name, one that is free."""
+    names = itertools.chain([".torn"], (f".torn{number}" for number in itertools.count(2)))
+    aside = next(path.with_suffix(name) for name in names if not path.with_suffix(name).exists())
+    return path.rename(aside)
+
+
+def _failure_to_write(folder: Path, recipe: Recipe, trained: Trained) -> str:
+    """Write the record of a run; return why that failed, "" if it did not."""
+    try:
+        records.write(folder, recipe, trained)
+    except (OSError, ValueError) as error:
+        return f"its record was not written: {error}"
+    return ""
+
+
+def repeat(name: str, key: str, seed: int, folder: Path = RECORDS) -> str:
     """Repeat a recorded run from its seed, in full, on as many threads, and say whether it came out as recorded.
 
     On the machine that recorded it, it does to the last bit. Elsewhere the last five epochs together must lie within
     two standard errors of the difference of two such counts, since a run there is a draw of its own.
 
     Raises RuntimeError where it did not, FileNotFoundError for a run without a record, and ValueError for an unknown
-    study or recipe.
+    study or recipe, and where a committed record would be held against less than a full run on all of MNIST.
     """
     recipe = find_study(name, [key]).recipes[key]
-    path = record_path(recipe, seed)
+    refuse_evidence(folder, "repeat one of your own, `repeat STUDY RECIPE SEED --records FOLDER`")
+    path = record_path(recipe, seed, folder)
     if not path.exists():
         raise FileNotFoundError(f"{name}/{key} has no record of seed {seed}: make it with `python -m lab study {name}`")
-    recorded = utils.read_record(path)
+    recorded = records.read(path).history
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(int(recorded.environment["threads"]))
@@ -131,7 +186,8 @@ def cores() -> int:
 @contextlib.contextmanager
 def _runs_on(backend: str, address: str | None) -> Iterator[None]:
     if backend == "loky":
-        yield
+        with joblib.parallel_config(backend="loky", initializer=orphans.end_with, initargs=(os.getpid(),)):
+            yield
         return
     from dask.distributed import Client  # there are machines that never see a cluster
 
@@ -145,16 +201,18 @@ def _runs_on(backend: str, address: str | None) -> Iterator[None]:
         yield
 
 
-def try_run(key: str, recipe: Recipe, seed: int, threads: int, folders: bool) -> tuple[str, Recipe, int, Trained | str]:
-    """A run, or the sentence that says why there is none: one run's failure must not end the others."""
+def try_run(
+    key: str, recipe: Recipe, seed: int, threads: int, runs: Path | None
+) -> tuple[str, Recipe, int, Trained | str]:
+    """A run, or the sentence that says why there is none: one run's failure must not end the others.
+
+    Its folder is `runs/RECIPE/SEED/` below `runs`; it has none where that is None.
+    """
     torch.set_num_threads(threads)
     try:
-        trained = run(recipe, seed, show=False, folder=run_folder(key, seed) if folders else None, name=key)
-    except (FloatingPointError, RuntimeError, ValueError) as error:
+        trained = run(recipe, seed, show=False, folder=runs / run_folder(key, seed) if runs else None, name=key)
+    except (FloatingPointError, RuntimeError, ValueError, OSError) as error:
         return key, recipe, seed, str(error)
-    dataset = trained.history.dataset
-    if dataset != "MNIST":
-        return key, recipe, seed, f"the data is {dataset}: a study needs MNIST, nothing was recorded"
     return key, recipe, seed, trained
 
 
@@ -162,47 +220,3 @@ def _result(recipe: Recipe, trained: Trained) -> str:
     if recipe.validation:
         return f"test {trained.tested.accuracy:.2f} % with the weights of epoch {trained.epoch}"
     return f"last five {trained.history.mean_last_five:.2f} %, {utils.verdict(trained.history)}"
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Records
-# ---------------------------------------------------------------------------------------------------------------------
-
-
-def record_path(recipe: Recipe, seed: int) -> Path:
-    return RECORDS / f"{recipe.hash}.seed{seed}.json"
-
-
-def make_record(recipe: Recipe, trained: Trained) -> dict[str, object]:
-    """What is kept of a run: its recipe, the versions of the software, and all that was measured.
-
-    The columns that were measured on held-out images are called so; what the kept weights gave on the test images
-    stands in `test`, which is missing in records of runs that did not look at them.
-    """
-    measured = {
-        (name.replace("test", "held_out", 1) if recipe.validates and name.startswith("test") else name): value
-        for name, value in asdict(trained.history).items()
-    }
-    versions = {
-        "python": platform.python_version(),
-        "torch": str(torch.__version__),
-        "torchvision": str(torchvision.__version__),
-    }
-    record = {"hash": recipe.hash, "recipe": asdict(recipe), "versions": versions, "history": measured}
-    if trained.tested:
-        record["test"] = {"epoch": trained.epoch} | asdict(trained.tested)
-    return record
-
-
-def _is_recorded(path: Path, recipe: Recipe) -> bool:
-    """Whether this run is recorded whole; a torn record is set aside."""
-    if not path.exists():
-        return False
-    try:
-        epochs = len(utils.read_record(path))
-        return epochs == recipe.epochs or recipe.patience > 0
-    except ValueError as error:
-        aside = path.with_suffix(".torn")
-        path.rename(aside)
-        print(f"{error}: it is now {aside.name}, and the run is repeated")
-        return False

@@ -15,6 +15,8 @@ from torchvision.transforms import v2
 
 import utils
 from lab import figures
+from lab.config import read_yaml
+from lab.places import expect_folder
 from lab.recipes import Recipe
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -28,9 +30,14 @@ def split(recipe: Recipe, train: utils.Digits, test: utils.Digits) -> tuple[util
     """
     if not recipe.validates:
         return train, test
+    trained = _images_to_train(recipe, len(train))
+    return train[:trained], train[trained:]
+
+
+def _images_to_train(recipe: Recipe, images: int) -> int:
+    """How many of the training images are left to train on."""
     share = 1 / 6 if recipe.held_out else recipe.validation  # of MNIST's 60,000: the last 10,000
-    validation = max(1, round(share * len(train)))
-    return train[: len(train) - validation], train[len(train) - validation :]
+    return images - max(1, round(share * images)) if recipe.validates else images
 
 
 class RandomFlipEach(nn.Module):
@@ -116,9 +123,11 @@ def run(recipe: Recipe, seed: int, show: bool = True, folder: Path | None = None
     `folder` gets, epoch by epoch, `model.pt` (the kept weights, under the recipe's `name`), `resume.pt` (where the run
     goes on if it is interrupted), `config.yaml`, `log.txt` and `history.json`; at the end `curves.png` too.
 
-    Raises ValueError for a folder that has another run, and FloatingPointError for a loss that is not finite.
+    Raises ValueError for a folder that has another run or is a file, OSError for one that cannot be written to, and
+    FloatingPointError for a loss that is not finite.
     """
     if folder:
+        expect_folder(folder)
         _refuse_another_run(folder, recipe, seed)
     device = utils.pick_device()
     train, test = utils.load_data(device)
@@ -174,6 +183,43 @@ def is_out_of_patience(recipe: Recipe, history: utils.History) -> bool:
     return recipe.patience > 0 and len(history) - best_epoch(history) >= recipe.patience
 
 
+@dataclass(frozen=True)
+class Extent:
+    """On what a run was trained and measured, and for how long; `epochs` are those of the whole run, the kept one or not."""
+
+    dataset: str
+    train_images: int
+    measured_images: int
+    epochs: int
+
+
+def extent(history: utils.History) -> Extent:
+    return Extent(history.dataset, history.train_images, history.test_images, len(history))
+
+
+def shortfall(recipe: Recipe, ran: Extent, kept: int) -> str:
+    """What a run of a recipe lacks to be evidence: a full run on all of MNIST. "" where it lacks nothing.
+
+    `kept` is the epoch whose weights are kept: patience may end a run so many epochs after it.
+    """
+    train_images = _images_to_train(recipe, MNIST_TRAIN)
+    images = train_images, MNIST_TRAIN - train_images if recipe.validates else MNIST_TEST
+    if ran.dataset != "MNIST":
+        return f"it is of a {ran.dataset}, expected all of MNIST"
+    if (ran.train_images, ran.measured_images) != images:
+        return (
+            f"it was trained on {ran.train_images:,} and measured on {ran.measured_images:,} images, "
+            f"expected {images[0]:,} and {images[1]:,}"
+        )
+    stopped = 0 < recipe.patience <= ran.epochs - kept and ran.epochs < recipe.epochs
+    if ran.epochs != recipe.epochs and not stopped:
+        return f"it has {ran.epochs} epochs, expected {recipe.epochs}"
+    return ""
+
+
+MNIST_TRAIN, MNIST_TEST = 60_000, 10_000
+
+
 @torch.no_grad()
 def predict(model: nn.Module, recipe: Recipe, digits: utils.Digits) -> Tensor:
     """The logits of all images, float32 of shape (N, 10), in evaluation mode."""
@@ -206,22 +252,22 @@ class _Kept:
         if kept_epoch(self.recipe, history) == len(history):
             self.weights = copy.deepcopy(self.model.state_dict()) if self.recipe.validates else None
             if self.folder:
-                self._save_model(history)
+                self._save_model(history, len(history))
         if self.folder:
             _write_text(self.folder / "config.yaml", config(self.recipe, self.seed))
             history.save(self.folder / "history.json")
             _write_text(self.folder / "log.txt", log(self.recipe, history))
 
-    def _save_model(self, history: utils.History) -> None:
+    def _save_model(self, history: utils.History, epoch: int) -> None:
         content = {
             "name": self.name,
             "recipe": asdict(self.recipe),
             "seed": self.seed,
-            "epoch": len(history),
+            "epoch": epoch,
+            "extent": asdict(extent(history)),
             "model": self.model.state_dict(),
         }
-        with utils.whole_or_not_at_all(self.folder / "model.pt") as unfinished:
-            torch.save(content, unfinished)
+        utils.save_sealed(content, self.folder / "model.pt")
 
     def restore(self, history: utils.History) -> None:
         """Put the kept weights into the model, which has those of the last epoch."""
@@ -231,6 +277,9 @@ class _Kept:
         self.model.load_state_dict(self.weights or load_model(self.folder / "model.pt").model.state_dict())
 
     def finish(self, history: utils.History, tested: Tested | None) -> None:
+        self._save_model(
+            history, kept_epoch(self.recipe, history)
+        )  # once more: now its extent is that of the whole run
         history.save(self.folder / "history.json")
         _write_text(self.folder / "log.txt", log(self.recipe, history, tested))
         figure = utils.show_curves(history, measured_on(self.recipe))
@@ -274,7 +323,7 @@ def _refuse_another_run(folder: Path, recipe: Recipe, seed: int) -> None:
     """A run goes on in its own folder only; it may have been asked for more epochs since."""
     if not (folder / "config.yaml").exists():
         return
-    there, here = yaml.safe_load((folder / "config.yaml").read_text()), {"seed": seed} | asdict(recipe)
+    there, here = read_yaml(folder / "config.yaml"), {"seed": seed} | asdict(recipe)
     for field, value in here.items():
         if field != "epochs" and there.get(field) != value:
             raise ValueError(
@@ -295,24 +344,28 @@ class Loaded(NamedTuple):
     name: str
     seed: int
     epoch: int
+    extent: Extent | None  # None for a checkpoint from before it was kept
 
 
 def load_model(path: str | Path) -> Loaded:
     """Read the `model.pt` of a run. Nothing in the file is executed.
 
-    Raises FileNotFoundError for a missing file, and ValueError for one that no run has written.
+    Raises FileNotFoundError for a missing file, and ValueError for one that no run has written, that was altered since,
+    or that has weights that are NaN or infinite.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(
             f"there is no checkpoint {path}, expected the model.pt of a run of `python -m lab train`"
         )
-    foreign = f"{path} is not a checkpoint that `python -m lab train` has written, expected a run's model.pt"
+    foreign = f"{path} is not a checkpoint that `python -m lab train` has written, or was altered since, expected a run's model.pt"
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = utils.load_sealed(path)
         recipe = Recipe(**content["recipe"])
         model = recipe.make_network()
         model.load_state_dict(content["model"])
-        loaded = Loaded(model.to(utils.pick_device()), recipe, content["name"], content["seed"], content["epoch"])
+        ran = Extent(**content["extent"]) if "extent" in content else None
+        loaded = Loaded(model.to(utils.pick_device()), recipe, content["name"], content["seed"], content["epoch"], ran)
     except Exception:  # noqa: BLE001 (random bytes make torch.load raise nearly anything)
         raise ValueError(foreign) from None
+    utils.refuse_infinite(path, content["model"])
     return loaded

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 import utils
 from lab.figures import save
+from lab.places import expect_folder
 from lab.recipes import Recipe
 from lab.train import load_model, predict
 
@@ -51,6 +52,7 @@ def tsne(path: Path, images: int = 1_000) -> str:
     one, into `tsne.png` beside the checkpoint, with the points in `tsne.json`. Raises as `load_model`.
     """
     loaded = load_model(path)
+    expect_folder(path.parent)
     digits = utils.load_data(utils.pick_device())[1][:images]
     utils.seed_everything(loaded.seed)
     untrained = loaded.recipe.make_network().to(utils.pick_device())  # the weights that the run began with

@@ -1,9 +1,11 @@
 """What tests of several files make for themselves: small data, a small network, a short run."""
 
 import copy
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -16,6 +18,18 @@ CPU = torch.device("cpu")
 
 def leftovers(folder: Path) -> list[str]:
     return [str(path) for path in folder.rglob("*unfinished*")]
+
+
+def command(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int | str:
+    """Run `python -m lab` with these arguments in this process; its exit code."""
+    from lab import __main__ as command_line  # the tests of the lesson do without the lab
+
+    monkeypatch.setattr(sys, "argv", ["lab", *map(str, arguments)])
+    try:
+        command_line.main()
+    except SystemExit as exit:
+        return exit.code
+    return 0
 
 
 def some_digits(count: int, dataset: str = "MNIST") -> Digits:

@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from helpers import CPU, Run, constant, leftovers, linear, some_digits
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
 
 import models
 import utils
@@ -208,6 +209,27 @@ def test_steps_of_no_epochs_are_refused():
         utils.make_scheduler(utils.make_optimizer(linear(), 0.1), step_size=0, gamma=0.1)
 
 
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"momentum": 2}, "momentum is 2, expected a number from 0 to below 1"),
+        ({"momentum": 1.0}, "momentum is 1.0, expected a number from 0 to below 1"),
+        ({"momentum": -0.1}, "momentum is -0.1, expected"),
+        ({"momentum": math.nan}, "momentum is nan, expected"),
+        ({"gamma": -1}, "gamma is -1, expected a number above 0 and at most 1"),
+        ({"gamma": 0.0}, "gamma is 0.0, expected"),
+        ({"gamma": 1.5}, "gamma is 1.5, expected"),
+        ({"learning_rate": -0.1}, "learning_rate is -0.1, expected a finite number of 0 or more"),
+        ({"learning_rate": math.inf}, "learning_rate is inf, expected a finite number of 0 or more"),
+        ({"learning_rate": math.nan}, "learning_rate is nan, expected"),
+        ({"weight_decay": -1e-4}, "weight_decay is -0.0001, expected a finite number of 0 or more"),
+    ],
+)
+def test_hyperparameters_out_of_range_are_refused(sample, changes, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        Run(sample, make=linear, **changes)
+
+
 def test_the_last_plain_epochs_train_on_images_as_the_test_sees_them(sample):
     """Of a network whose weights stand still, a plain epoch's loss is the test's loss on the training images."""
     run = Run(sample, make=linear, learning_rate=1e-30, rotation=180, plain_epochs=2)
@@ -296,8 +318,10 @@ def test_a_shown_run_leaves_its_table_and_a_hidden_one_leaves_nothing(sample, ca
 
 
 def test_a_run_that_diverges_later_names_the_epoch_and_its_rate(sample):
+    run = Run(sample, make=linear, learning_rate=1e-3, momentum=0)
+    run.scheduler = LambdaLR(run.optimizer, lambda epoch: 1e39 if epoch else 1)
     with pytest.raises(FloatingPointError, match=r"epoch 2, batch \d, at learning rate 1e\+36"):
-        Run(sample, make=linear, learning_rate=1e-3, step_size=1, gamma=1e39, momentum=0).fit(3)
+        run.fit(3)
 
 
 def test_a_run_whose_very_last_update_diverges_is_no_result(sample):
@@ -465,6 +489,40 @@ def test_a_truncated_checkpoint_is_none(sample, tmp_path, keep):
     content = (tmp_path / "run.pt").read_bytes()
     (tmp_path / "run.pt").write_bytes(content[: int(keep * len(content))])
     assert_refused(tmp_path / "run.pt", run.model, sentence="is not a checkpoint")
+
+
+@pytest.mark.parametrize("place", [0.0, 0.01, 0.5, 0.9, 0.99, 0.9999])
+def test_a_flipped_byte_is_noticed_wherever_it_is(sample, tmp_path, place):
+    path, run = tmp_path / "run.pt", Run(sample, make=linear)
+    run.fit(1, path)
+    content = bytearray(path.read_bytes())
+    content[int(place * len(content))] ^= 0x10
+    path.write_bytes(content)
+    assert_refused(path, run.model, sentence="is not a checkpoint that fit(checkpoint=...) has written, or was altered")
+    with pytest.raises(ValueError, match="was altered"):
+        Run(sample, make=linear).fit(2, path)
+    assert path.read_bytes() == content
+
+
+def test_a_checkpoint_from_before_checksums_is_read_and_a_flipped_weight_in_it_noticed(sample, tmp_path):
+    path, run = tmp_path / "run.pt", Run(sample, make=linear)
+    run.fit(1, path)
+    torch.save(torch.load(path, weights_only=True), path)
+    assert utils.load_checkpoint(path, linear())["history"]["seed"] == 0
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0x10
+    path.write_bytes(content)
+    assert_refused(path, run.model, sentence="was altered")
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_weights_that_are_no_numbers_are_refused(sample, tmp_path, value):
+    path, run = tmp_path / "run.pt", Run(sample, make=linear)
+    run.fit(1, path)
+    checkpoint = torch.load(path, weights_only=True)
+    checkpoint["model"]["1.bias"][3] = value
+    utils.save_sealed(checkpoint, path)
+    assert_refused(path, run.model, sentence="holds NaN or infinite values in 1.bias, expected finite weights")
 
 
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")

@@ -3,7 +3,7 @@
 `make verify` calls this once the notebooks have left their records in `runs/`. On the machine that made the committed
 run, the numbers are the same. On another they may differ as those of two seeds do: then the verdict is the same, and
 every accuracy within two standard errors of the difference between two measurements on so many images. Then one run of the
-studies is repeated in full, and held to its record in the same way.
+studies is repeated in full, and held to its record in the same way; and all records are held to MNIST's labels.
 """
 
 import json
@@ -17,9 +17,12 @@ from torchvision.datasets import MNIST
 
 import utils
 from app.network import Network
+from lab import records
+from lab.analysis import describe_data
 from lab.drawings import measure
 from lab.recipes import STEP_3
-from lab.study import record_path, repeat
+from lab.records import record_path
+from lab.study import repeat
 
 ROOT = Path(__file__).parent.parent
 STEPS = (1, 2, 3)
@@ -101,6 +104,20 @@ def test_every_test_accuracy_is_within_two_standard_errors(step, claim):
 def test_a_record_of_the_studies_is_what_its_recipe_and_seed_give():
     """One of the twenty runs that "consistently" rests on, in full."""
     print(repeat("consistency", "step3", seed=7))
+
+
+def test_the_data_are_what_they_should_be(mnist):
+    training_line, test_line = describe_data(*mnist).splitlines()[1:]
+    assert training_line.split()[1] == "60,000" and test_line.split()[1] == "10,000"
+
+
+def test_the_labels_of_recorded_mistakes_are_those_of_mnist(mnist):
+    labels, checked = mnist[1].labels.tolist(), 0
+    for record in records.read_all():
+        for index, label, _ in record.tested.mistakes if record.tested else []:
+            assert labels[index] == label, (record.recipe.hash, record.history.seed, index)
+            checked += 1
+    assert checked > 1_000
 
 
 # ---------------------------------------------------------------------------------------------------------------------
