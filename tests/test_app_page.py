@@ -9,9 +9,10 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from browser import NO_BROWSER, launch
 from PIL import Image
 from playwright.sync_api import Page, expect, sync_playwright
-from servers import REPOSITORY, App, find_chromium
+from servers import REPOSITORY, App
 from test_app import encode, redraw
 
 STROKES = {  # in hundredths of the paper
@@ -25,8 +26,7 @@ STROKES = {  # in hundredths of the paper
 @pytest.fixture(scope="module")
 def browser():
     with sync_playwright() as playwright:
-        # A sandbox of its own needs rights that a container has not.
-        browser = playwright.chromium.launch(executable_path=find_chromium(), args=["--no-sandbox"])
+        browser, _ = launch(playwright) or pytest.skip(NO_BROWSER)
         yield browser
         browser.close()
 
