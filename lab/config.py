@@ -54,12 +54,13 @@ def parse(name: str, arguments: Sequence[str]) -> Asked:
 
 
 MOST_BYTES = 100_000  # of a YAML file; a recipe has about 500
+MOST_DEPTH = 20  # of its values; a recipe's have 4
 
 
 def read_yaml(path: str | Path) -> dict[str, object]:
     """The fields in a YAML file. Raises ValueError, in one sentence, for a file that is missing or has no fields.
 
-    Aliases are refused: nine short lines of them stand for a billion values.
+    Few bytes of YAML can be a billion values, or take minutes to read: see `_refuse_bombs`.
     """
     expected = "expected fields of a recipe, such as 'epochs: 3'"
     if not Path(path).is_file():
@@ -68,16 +69,28 @@ def read_yaml(path: str | Path) -> dict[str, object]:
         raise ValueError(f"{path} is larger than {MOST_BYTES:,} bytes, {expected}")
     try:
         text = Path(path).read_text(encoding="utf-8")
-        aliases = any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text))
-        content = None if aliases else yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is not YAML, {expected}: {_one_line(str(error))}") from None
-    if aliases:
-        raise ValueError(f"{path} has a YAML alias (*), expected every value written out")
+        _refuse_bombs(text)
+        content = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError) as error:
+        raise ValueError(f"{path} is not YAML that is read here, {expected}: {_one_line(str(error))}") from None
     if isinstance(content, dict):
         return content
     found = "is empty" if content is None else f"has a {type(content).__name__}"
     raise ValueError(f"{path} {found}, {expected}")
+
+
+def _refuse_bombs(text: str) -> None:
+    """Raise ValueError for aliases, nine lines of which stand for a billion values, and for what is nested too deep:
+    the parser's time grows with the square of the depth. It reads no further than to the first of them.
+    """
+    depth = 0
+    for token in yaml.scan(text):
+        kind = type(token).__name__
+        depth += kind.endswith("StartToken") - kind.endswith("EndToken")
+        if isinstance(token, yaml.AliasToken):
+            raise ValueError(f"it has the alias *{token.value}, expected every value written out")  # noqa: TRY004
+        if depth > MOST_DEPTH:
+            raise ValueError(f"it is nested deeper than {MOST_DEPTH} levels")
 
 
 def _config_files(arguments: Sequence[str]) -> list[str]:

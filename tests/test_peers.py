@@ -373,7 +373,7 @@ YAMLS = {
         ("train simple_cnn --learning-rate 3", "no field 'learning-rate', the nearest is 'learning_rate'"),
         ("train simple_cnn --config field.yaml", "no field 'epoch', the nearest is 'epochs'"),
         ("train simple_cnn --config type.yaml", "epochs: expected int, got three"),
-        ("train simple_cnn --config torn.yaml", "torn.yaml is not YAML, expected fields of a recipe"),
+        ("train simple_cnn --config torn.yaml", "torn.yaml is not YAML that is read here, expected fields of a recipe"),
         ("train simple_cnn --config list.yaml", "list.yaml has a list, expected fields of a recipe"),
         ("train simple_cnn --config deep.yaml", "augmentation: expected float, got far"),
         ("train simple_cnn --config none.yaml", "there is no file none.yaml, expected YAML with fields of a recipe"),
