@@ -2,6 +2,9 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check
+# One file a worker; more than eight would rather wait for memory than for each other.
+PARALLEL := -n logical --maxprocesses 8 --dist loadfile
 STEPS := Session7_Step1 Session7_Step2 Session7_Step3
 NOTEBOOKS := $(STEPS:=.ipynb) lab/Peers.ipynb
 SHELF := $(wildcard ../shared/mnist)
@@ -16,11 +19,13 @@ endif
 run: .venv/ready  ## execute the notebooks with full training into executed/, and sum them up (the default)
 	$(BIN)/python -m lab notebooks executed
 
-test: .venv/ready-to-test  ## lint, unit tests, and the notebooks under nbval with a short training
+# The unit tests come last: their last line says what did not run for want of a browser.
+test: .venv/ready-to-test  ## lint, the notebooks under nbval with a short training, and unit tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest -q tests
-	SESSION7_SHORT=1 $(BIN)/python -m pytest -q --nbval $(NOTEBOOKS)
+	@$(BIN)/python tests/browser.py
+	SESSION7_SHORT=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q $(PARALLEL) --nbval $(NOTEBOOKS)
+	$(BIN)/python -m pytest -q $(PARALLEL) tests
 
 verify: .venv/ready  ## the notebooks under nbval with full training, then every claim against that run
 	rm -rf runs
@@ -44,12 +49,17 @@ jupyter: .venv/ready  ## open JupyterLab
 
 # The stamp is written last: a set-up that was interrupted is done again.
 .venv/ready: requirements.txt
+	@echo "Setting up .venv, which takes minutes: PyTorch, Jupyter and the rest are downloaded (SIZES)."
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
+ifdef CPU
+	$(PIP) --index-url https://download.pytorch.org/whl/cpu $$(grep -E '^torch(vision)?>' requirements.txt)
+endif
+	$(PIP) -r requirements.txt
 	touch $@
 
 .venv/ready-to-test: .venv/ready app/requirements.txt tests/requirements.txt
-	$(BIN)/pip install --quiet --disable-pip-version-check -r tests/requirements.txt
+	@echo "Setting up what the tests need: SIZES are downloaded."
+	$(PIP) -r tests/requirements.txt
 	touch $@
 
 .venv-app/ready: app/requirements.txt
