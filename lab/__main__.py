@@ -67,6 +67,11 @@ def _add_evidence(commands: argparse._SubParsersAction) -> None:
     report = commands.add_parser("report", help="write tables, figures and summary.json from the records")
     report.add_argument("--folder", type=Path, help="in place of lab/results")
 
+    publish = commands.add_parser(
+        "publish", help="write a GitHub repository's address, and badges for Colab, everywhere"
+    )
+    publish.add_argument("address", help='such as https://github.com/NAME/REPOSITORY; "" undoes it')
+
     bench = commands.add_parser("bench", help="seconds an epoch, beside the usual pipeline")
     bench.add_argument("--json", action="store_true", help="print one JSON object")
 
@@ -133,6 +138,10 @@ def _run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
         from lab.report import RESULTS, report
 
         report(arguments.folder or RESULTS)
+    elif arguments.command == "publish":
+        from lab.publish import publish
+
+        print(publish(arguments.address))
     elif arguments.command == "bench":
         from lab.bench import bench
 

@@ -19,6 +19,7 @@ from torchvision.datasets import MNIST
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))  # so that `import utils` works from any directory
 import utils
+from tests.notes import note
 
 matplotlib.use("Agg")
 torch.set_num_threads(1)  # the tests' networks are so small that a second thread would only wait for the first
@@ -30,7 +31,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     skipped = [str(report.longrepr[2]) for report in terminal.stats.get("skipped", [])] if terminal else []
     reasons = [reason for reason in skipped if "no browser" in reason]
     if reasons:
-        print(f"not run: {len(reasons)} tests of the page, {reasons[0].removeprefix('Skipped: ')}")
+        note(f"not run: {len(reasons)} tests of the page, {reasons[0].removeprefix('Skipped: ')}")
 
 
 NOWHERE = "http://127.0.0.1:9/"  # nobody listens here: as good as no network, and fails at once

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import utils
+from tests.notes import note
 
 TAG = "needs-mnist"
 
@@ -32,7 +33,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         return
     notebooks = [nbformat.read(path, as_version=4) for path in config.args if Path(path).suffix == ".ipynb"]
     count = sum(is_tagged(cell) for notebook in notebooks for cell in notebook.cells)
-    print(f"not compared: the outputs of {count} cells that ran, but depend on all of MNIST, which is not here")
+    note(f"not compared: the outputs of {count} cells that ran, but depend on all of MNIST, which is not here")
 
 
 def is_tagged(cell: nbformat.NotebookNode) -> bool:

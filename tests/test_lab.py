@@ -276,6 +276,7 @@ def test_a_recorded_run_is_repeated_to_the_last_bit(recorded):
 
 def test_a_record_that_is_not_what_the_recipe_gives_is_found_out(recorded):
     record = json.loads(recorded.read_text())
+    del record["test"]  # which would contradict the counts
     record["history"]["test_correct"][-1] += 1
     recorded.write_text(json.dumps(record))
     with pytest.raises(RuntimeError, match="the same machine gave other numbers"):
@@ -285,6 +286,7 @@ def test_a_record_that_is_not_what_the_recipe_gives_is_found_out(recorded):
 @pytest.mark.parametrize(("more", "near"), [(1, True), (200, False)])
 def test_on_another_machine_a_repeated_run_must_be_near(recorded, more, near):
     record = json.loads(recorded.read_text())
+    del record["test"]  # which would contradict the counts
     record["history"]["environment"]["processor"] = "an abacus"
     record["history"]["test_correct"] = [count - more for count in record["history"]["test_correct"]]
     recorded.write_text(json.dumps(record))
