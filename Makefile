@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
-# One file a worker; more than eight would rather wait for memory than for each other.
+# Each worker takes whole files; each holds PyTorch in memory, so eight are enough.
 PARALLEL := -n logical --maxprocesses 8 --dist loadfile
 STEPS := Session7_Step1 Session7_Step2 Session7_Step3
 NOTEBOOKS := $(STEPS:=.ipynb) lab/Peers.ipynb
@@ -60,7 +60,7 @@ zip:  ## session7.zip, the one file that Colab asks for
 
 # The stamp is written last: a set-up that was interrupted is done again.
 .venv/ready: requirements.txt
-	@echo "Setting up .venv, which takes minutes: PyTorch, Jupyter and the rest are downloaded (SIZES)."
+	@echo "Setting up .venv, once: some 3 GB are downloaded, 6 GB installed, most of it PyTorch for NVIDIA (README: less without a GPU)."
 	$(PYTHON) -m venv .venv
 ifdef CPU
 	$(PIP) --index-url https://download.pytorch.org/whl/cpu $$(grep -E '^torch(vision)?>' requirements.txt)
@@ -69,7 +69,7 @@ endif
 	touch $@
 
 .venv/ready-to-test: .venv/ready app/requirements.txt tests/requirements.txt
-	@echo "Setting up what the tests need: SIZES are downloaded."
+	@echo "Setting up what the tests need, once: some 200 MB are downloaded."
 	$(PIP) -r tests/requirements.txt
 	touch $@
 

@@ -688,7 +688,7 @@ class History:
     def table(self, images: str = "test") -> str:
         """A row an epoch. `images` is what the table calls the images that were measured on."""
         loss, percent = f"{images} loss", f"{images} %"
-        lines = [f"epoch   rate   train loss   train %   {loss}   {percent}   seconds{_warn(self.dataset)}"]
+        lines = [f"epoch   rate   train loss   train %   {loss}   {percent}   seconds{sample_note(self.dataset)}"]
         for i in range(len(self)):
             lines.append(
                 f"{i + 1:>5} {self.learning_rate[i]:>6.4g} {self.train_loss[i]:>12.4f} {self.train_accuracy[i]:>9.2f} "
@@ -710,8 +710,8 @@ class History:
             raise ValueError(f"{path} is not a record of a run: {error}") from None
 
 
-def _warn(dataset: str) -> str:
-    """What a title or table adds to say that it is not of all of MNIST."""
+def sample_note(dataset: str) -> str:
+    """What a title or a table adds where it is not of all of MNIST; nothing where it is."""
     return "" if dataset == "MNIST" else f" ({dataset})"
 
 
@@ -1027,14 +1027,16 @@ TRAIN_COLOR, TEST_COLOR, YOUR_COLOR = "tab:orange", "tab:blue", "tab:red"
 def show_samples(digits: Digits, count: int = 20) -> Figure:
     """The first images with their labels."""
     titles = [str(int(label)) for label in digits.labels[:count]]
-    return show_images(digits.images[:count], titles, f"Training images{_warn(digits.dataset)}")
+    return show_images(digits.images[:count], titles, f"Training images{sample_note(digits.dataset)}")
 
 
 def show_augmented(digits: Digits, transform: Callable[[Tensor], Tensor], index: int = 0, times: int = 20) -> Figure:
     """One image as the training sees it, so many times; without augmentation they are all the same."""
     image = digits.images[index : index + 1].unsqueeze(1)
     seen = transform(image.expand(times, -1, -1, -1)).squeeze(1)
-    return show_images(seen, [""] * times, f"One {int(digits.labels[index])}, {times} times{_warn(digits.dataset)}")
+    return show_images(
+        seen, [""] * times, f"One {int(digits.labels[index])}, {times} times{sample_note(digits.dataset)}"
+    )
 
 
 def show_curves(history: History, images: str = "test") -> Figure:
@@ -1049,10 +1051,10 @@ def show_curves(history: History, images: str = "test") -> Figure:
     if history.dataset == "MNIST":
         accuracy.axhline(TARGET_PERCENT, color="gray", linestyle="--", linewidth=1, label=f"{TARGET_PERCENT:.1f} %")
         accuracy.set_ylim(97.5, 100)
-    accuracy.set(title=f"Accuracy{_warn(history.dataset)}", xlabel="epoch", ylabel="percent")
+    accuracy.set(title=f"Accuracy{sample_note(history.dataset)}", xlabel="epoch", ylabel="percent")
     loss.plot(epochs, history.train_loss, ".-", color=TRAIN_COLOR, label="train, as the batches came by")
     loss.plot(epochs, history.test_loss, ".-", color=TEST_COLOR, label=images)
-    loss.set(title=f"Loss{_warn(history.dataset)}", xlabel="epoch", ylabel="cross-entropy", yscale="log")
+    loss.set(title=f"Loss{sample_note(history.dataset)}", xlabel="epoch", ylabel="cross-entropy", yscale="log")
     rates = history.learning_rate
     for axes in (accuracy, loss):
         for epoch, (before, rate) in enumerate(itertools.pairwise(rates), start=2):
@@ -1082,7 +1084,7 @@ def show_mistakes(model: nn.Module, digits: Digits, count: int = 20) -> Figure:
     wrong = wrong[sure[wrong].argsort(descending=True)]
     shown = wrong[:count]
     titles = [f"{digits.labels[i]}, said {thought[i]}\n{100 * sure[i]:.0f} % sure" for i in shown]
-    title = f"{len(wrong)} of {len(digits):,} test images are wrong, the surest first{_warn(digits.dataset)}"
+    title = f"{len(wrong)} of {len(digits):,} test images are wrong, the surest first{sample_note(digits.dataset)}"
     return show_images(digits.images[shown], titles, title)
 
 

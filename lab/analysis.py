@@ -49,7 +49,12 @@ def show_classes(train: utils.Digits, test: utils.Digits) -> Figure:
         shares = 100 * digits.labels.bincount(minlength=utils.CLASSES).cpu().numpy() / len(digits)
         axes.bar(np.array(DIGITS) + shift, shares, width=0.4, label=f"{len(digits):,} {name} images")
     axes.axhline(10, color="gray", linestyle="--", linewidth=1)
-    axes.set(xticks=list(DIGITS), xlabel="digit", ylabel="percent", title="How often each digit occurs")
+    axes.set(
+        xticks=list(DIGITS),
+        xlabel="digit",
+        ylabel="percent",
+        title=f"How often each digit occurs{utils.sample_note(train.dataset)}",
+    )
     figure.legend(loc="outside lower center", ncols=2, fontsize=8)
     plt.close(figure)
     return figure
@@ -60,7 +65,7 @@ def data(folder: Path) -> str:
     expect_folder(folder)
     train, test = utils.load_data(torch.device("cpu"))  # checks sizes, types and labels
     save(show_classes(train, test), folder / "classes.png")
-    return f"{describe_data(train, test)}\n\nclasses.png is in {folder}"
+    return f"{describe_data(train, test)}{utils.sample_note(train.dataset)}\n\nclasses.png is in {folder}"
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -138,7 +143,12 @@ def show_predictions(digits: utils.Digits, logits: Tensor, count: int = 8, seed:
         f"{label}, said {answer}\n{100 * chance:.0f} % sure"
         for label, answer, chance in zip(digits.labels.cpu()[drawn].tolist(), said.tolist(), sure.tolist())
     ]
-    return utils.show_images(digits.images.cpu()[drawn], titles, f"{len(drawn)} random test images", columns=count)
+    return utils.show_images(
+        digits.images.cpu()[drawn],
+        titles,
+        f"{len(drawn)} random test images{utils.sample_note(digits.dataset)}",
+        columns=count,
+    )
 
 
 def test(path: Path) -> str:
@@ -153,6 +163,7 @@ def test(path: Path) -> str:
     tested = evaluate(logits, digits.labels)
     scores = metrics(digits.labels, tested)
     title = f"{loaded.name}, seed {loaded.seed}: {len(tested.mistakes)} of {tested.images:,} test images are wrong"
+    title += utils.sample_note(digits.dataset)
     folder = path.parent
     save(show_confusion(digits.labels, tested, title), folder / "confusion.png")
     save(show_scores(scores, title), folder / "scores.png")

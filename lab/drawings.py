@@ -91,5 +91,7 @@ def drawings(file: Path = RESULT) -> str:
     refuse_evidence(file, "name a file, `drawings FILE`")
     expect_folder(file.parent)
     accuracy = measure(Network(APP_NETWORK))
-    utils.write_json(file, accuracy, indent=1)
-    return "\n".join(f"{name:<22} {percent:6.2f} %" for name, percent in accuracy.items())
+    dataset = utils.load_data(torch.device("cpu"))[1].dataset
+    utils.write_json(file, accuracy | ({} if dataset == "MNIST" else {"dataset": dataset}), indent=1)
+    lines = [f"{name:<22} {percent:6.2f} %" for name, percent in accuracy.items()]
+    return "\n".join(lines) + utils.sample_note(dataset)

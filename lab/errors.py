@@ -111,6 +111,7 @@ def compare_errors(paths: Sequence[Path], folder: Path) -> str:
     tested = {name: evaluate(predict(one.model, one.recipe, digits), digits.labels) for name, one in zip(names, loaded)}
     shared, pairs = overlap(tested), commonest_pairs(tested)
     content = {
+        "dataset": digits.dataset,
         "networks": {name: asdict(one) | {"commonest": pairs[name]} for name, one in tested.items()},
         "shared": shared.shared,
         "wrong_for_all": shared.by_all,
@@ -118,5 +119,7 @@ def compare_errors(paths: Sequence[Path], folder: Path) -> str:
     utils.write_json(folder / "errors.json", content)
     save(show_overlap(tested), folder / "overlap.png")
     title = f"{len(shared.by_all)} test images are wrong for all of {len(tested)} networks"
+    title += utils.sample_note(digits.dataset)
     save(show_wrong(digits, tested, title), folder / "wrong_for_all.png")
-    return f"{describe_errors(tested)}\n\nerrors.json, overlap.png and wrong_for_all.png are in {folder}"
+    table = f"{describe_errors(tested)}{utils.sample_note(digits.dataset)}"
+    return f"{table}\n\nerrors.json, overlap.png and wrong_for_all.png are in {folder}"

@@ -66,11 +66,15 @@ def tsne(path: Path, images: int = 1_000) -> str:
     for name, points in sources.items():
         plane, together = embed(points, labels)
         panels[name] = {"dimensions": points.shape[1], "neighbours": together, "points": plane.round(2).tolist()}
-    content = {"name": loaded.name, "seed": loaded.seed, "labels": labels.tolist(), "panels": panels}
+    content = {"name": loaded.name, "seed": loaded.seed, "dataset": digits.dataset}
+    content |= {"labels": labels.tolist(), "panels": panels}
     utils.write_json(path.parent / "tsne.json", content)
     save(show_tsne(content), path.parent / "tsne.png")
     lines = [f"{name:<18} {one['dimensions']:>4} dimensions: {one['neighbours']:.1f} %" for name, one in panels.items()]
-    head = f"share of {len(labels):,} test images that have mostly their own class among their {NEIGHBOURS} nearest"
+    note = utils.sample_note(digits.dataset)
+    head = (
+        f"share of {len(labels):,} test images that have mostly their own class among their {NEIGHBOURS} nearest{note}"
+    )
     return "\n".join([head, *lines, f"tsne.png and tsne.json are in {path.parent}"])
 
 
@@ -88,6 +92,7 @@ def show_tsne(content: Mapping[str, object]) -> Figure:
         axes.set(xticks=[], yticks=[])
     handles = grid[0].get_legend_handles_labels()
     figure.legend(*handles, title="digit", loc="outside lower center", ncols=utils.CLASSES, markerscale=2)
-    figure.suptitle(f"{len(labels):,} test images by t-SNE: {content['name']}, seed {content['seed']}")
+    note = utils.sample_note(content.get("dataset", "MNIST"))  # which older files do not name
+    figure.suptitle(f"{len(labels):,} test images by t-SNE: {content['name']}, seed {content['seed']}{note}")
     plt.close(figure)
     return figure
