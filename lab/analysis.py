@@ -65,7 +65,8 @@ def data(folder: Path) -> str:
     expect_folder(folder)
     train, test = utils.load_data(torch.device("cpu"))  # checks sizes, types and labels
     save(show_classes(train, test), folder / "classes.png")
-    return f"{describe_data(train, test)}{utils.sample_note(train.dataset)}\n\nclasses.png is in {folder}"
+    note = utils.sample_note(train.dataset)
+    return f"{describe_data(train, test)}\n{note.strip()}\nclasses.png is in {folder}"
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -501,7 +501,8 @@ def test_a_test_writes_metrics_and_figures_beside_the_checkpoint(trained, few, m
     assert (content["name"], content["seed"], content["unit"]) == ("lenet", 0, "percent")
     for name in ("confusion", "scores", "predictions", "mistakes"):
         assert Image.open(folder / f"{name}.png").size > (100, 100)
-    assert f"{content['accuracy']:.2f} %" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert f"{content['accuracy']:.2f} %" in said and "(5,000-image sample of MNIST)" in said
 
 
 def test_errors_are_those_of_all_networks(trained, few, monkeypatch, capsys):
