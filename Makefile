@@ -20,7 +20,7 @@ run: .venv/ready  ## execute the notebooks with full training into executed/, an
 	$(BIN)/python -m lab notebooks executed
 
 # What could not be tested here is noted by the tests, and said again in the last lines.
-export NOTES := $(abspath .venv/notes)
+export NOTES := $(abspath .notes)
 test: .venv/ready-to-test  ## lint, the notebooks under nbval with a short training, and unit tests
 	@rm -f $(NOTES)
 	$(BIN)/ruff check .
