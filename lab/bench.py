@@ -19,7 +19,7 @@ import utils
 from lab.recipes import STEP_3
 
 
-def bench(rounds: int = 3, images: int = 60_000) -> dict[str, float]:
+def bench(rounds: int = 5, images: int = 60_000) -> dict[str, float]:
     """Time one training epoch of so many images, `rounds` times each in turn; return the medians in seconds, with ratios.
 
     usual_s: torchvision's transforms on PIL images, a DataLoader with two workers, float32; without the warp, which
