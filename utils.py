@@ -106,7 +106,7 @@ def cores_of_their_own() -> Iterator[None]:
 
     They wait for each other hundreds of times a batch, also in kernels that spin without a pause. Beside another
     process, Linux puts both on one core, where one spins while the other waits for its turn: an epoch then takes thirty
-    times as long. On cores of their own they take twice as long at most. The numbers stay the same to the last bit.
+    times as long. On cores of their own they take about twice as long. The numbers stay the same to the last bit.
     Elsewhere than on Linux, and for a single thread, this does nothing.
     """
     cores = os.sched_getaffinity(0) if sys.platform == "linux" else set()
