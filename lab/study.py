@@ -60,8 +60,11 @@ def run_study(
     folder:  of the records; that of the committed ones takes full runs on all of MNIST only
 
     A run of a published system (the studies rungs and peers) leaves its folder `runs/RECIPE/SEED/` too, and goes on from
-    there if it was interrupted; with a folder of records of your own, that is below it. Runs that are recorded already are not repeated, whatever study they were made for. A run that fails is reported
-    and leaves the others alone; at the end RuntimeError is raised for it. Raises ValueError for an unknown study,
+    there if it was interrupted; with a folder of records of your own, `runs` is below it. Runs that are recorded already
+    are not repeated, whatever study they were made for. A run that fails is reported and leaves the others alone; at the
+    end RuntimeError is raised for it.
+
+    Raises ValueError for an unknown study,
     recipe or backend, for fewer than one job, for an address without Dask or Dask without an address, and for records
     that this study would not make; OSError for a folder that cannot be written to.
     """
@@ -130,7 +133,7 @@ def _missing(wanted: Mapping[Path, Job], folder: Path) -> list[Job]:
 
 
 def _set_aside(path: Path) -> Path:
-    """Give a record that is none another name, one that is free."""
+    """Rename a file that is not a valid record, to a name that is free."""
     names = itertools.chain([".torn"], (f".torn{number}" for number in itertools.count(2)))
     aside = next(path.with_suffix(name) for name in names if not path.with_suffix(name).exists())
     return path.rename(aside)
@@ -206,7 +209,7 @@ def try_run(
 ) -> tuple[str, Recipe, int, Trained | str]:
     """A run, or the sentence that says why there is none: one run's failure must not end the others.
 
-    Its folder is `runs/RECIPE/SEED/` below `runs`; it has none where that is None.
+    The run's folder is `runs/RECIPE/SEED/` below `runs`; without `runs` it leaves no folder.
     """
     torch.set_num_threads(threads)
     try:

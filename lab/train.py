@@ -200,7 +200,7 @@ def extent(history: utils.History) -> Extent:
 def shortfall(recipe: Recipe, ran: Extent, kept: int) -> str:
     """What a run of a recipe lacks to be evidence: a full run on all of MNIST. "" where it lacks nothing.
 
-    `kept` is the epoch whose weights are kept: patience may end a run so many epochs after it.
+    `kept` is the epoch whose weights are kept; early stopping may end a run `patience` epochs later.
     """
     train_images = _images_to_train(recipe, MNIST_TRAIN)
     images = train_images, MNIST_TRAIN - train_images if recipe.validates else MNIST_TEST

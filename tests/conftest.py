@@ -45,6 +45,15 @@ def sample() -> tuple[utils.Digits, utils.Digits]:
         return utils.load_data(torch.device("cpu"))
 
 
+@pytest.fixture
+def few(sample, monkeypatch, tmp_path):
+    """300 training and 200 test images of the sample, in an empty folder."""
+    digits = sample[0][:300], sample[1][:200]
+    monkeypatch.setattr(utils, "load_data", lambda device, root="data": digits)
+    monkeypatch.chdir(tmp_path)
+    return digits
+
+
 @pytest.fixture(scope="session")
 def extracted(sample: tuple[utils.Digits, utils.Digits], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with four files as MNIST's are, of the sample's images; to be read only."""

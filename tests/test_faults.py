@@ -26,15 +26,6 @@ SMALL = Recipe("LeNet", epochs=2, batch_size=50, learning_rate=0.02, optimizer="
 
 
 @pytest.fixture
-def few(sample, monkeypatch, tmp_path):
-    """300 training and 200 test images of the sample, in an empty folder."""
-    digits = sample[0][:300], sample[1][:200]
-    monkeypatch.setattr(utils, "load_data", lambda device, root="data": digits)
-    monkeypatch.chdir(tmp_path)
-    return digits
-
-
-@pytest.fixture
 def two_runs(few, monkeypatch):
     """A study of two recipes, one seed each, in this process."""
     monkeypatch.setattr(study, "cores", lambda: 1)

@@ -343,7 +343,7 @@ def lesson_zip(tmp_path):
 
 
 def run_alone(step, folder, cells=None):
-    """Execute a notebook in a folder; its first code cells only, if so many are asked for."""
+    """Execute a notebook in a folder, or only its first `cells` code cells."""
     notebook = nbformat.from_dict(json.loads(json.dumps(NOTEBOOKS[step])))
     if cells:
         notebook.cells = [cell for cell in notebook.cells if cell.cell_type == "code"][:cells]

@@ -35,15 +35,6 @@ CPU = torch.device("cpu")
 SMALL = Recipe("LeNet", epochs=6, batch_size=20, learning_rate=0.02, optimizer="adam", validation=0.2, patience=2)
 
 
-@pytest.fixture
-def few(sample, monkeypatch, tmp_path):
-    """300 training and 200 test images of the sample, in an empty folder."""
-    digits = sample[0][:300], sample[1][:200]
-    monkeypatch.setattr(utils, "load_data", lambda device, root="data": digits)
-    monkeypatch.chdir(tmp_path)
-    return digits
-
-
 # ---------------------------------------------------------------------------------------------------------------------
 # As described
 # ---------------------------------------------------------------------------------------------------------------------
