@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 # How long one of OpenMP's threads spins for another before it sleeps; only what is set before PyTorch is loaded counts.
-os.environ["GOMP_SPINCOUNT"] = os.environ.get("GOMP_SPINCOUNT", "3000")
+os.environ["GOMP_SPINCOUNT"] = os.environ.get("GOMP_SPINCOUNT", "1500")
 
 import matplotlib.pyplot as plt
 import numpy as np

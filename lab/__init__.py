@@ -2,4 +2,4 @@
 
 import os
 
-os.environ.setdefault("GOMP_SPINCOUNT", "3000")  # as utils does: modules here may import PyTorch before it
+os.environ.setdefault("GOMP_SPINCOUNT", "1500")  # as utils does: modules here may import PyTorch before it

@@ -658,7 +658,7 @@ def test_a_run_beside_a_busy_process_has_the_same_bits_and_a_core_of_its_own():
     finally:
         busy_process.kill()
         busy_process.wait()
-    assert idle.startswith("3000 1 True True ")
+    assert idle.startswith("1500 1 True True ")
 
 
 def test_a_single_thread_is_left_where_it_is():
