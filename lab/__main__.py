@@ -48,7 +48,7 @@ def _add_evidence(commands: argparse._SubParsersAction) -> None:
     notebooks.add_argument("names", nargs="*", help="in place of the three, such as lab/Peers")
 
     study = commands.add_parser("study", help="run what is missing of a study, one record a run")
-    study.add_argument("name", help="one of those in lab/recipes.py and lab/peers.py")
+    study.add_argument("name", help="one of those in lab/runs/recipes.py and lab/systems/peers.py")
     study.add_argument("--seeds", type=int, nargs="+", default=[], help="in place of the study's own")
     study.add_argument("--recipes", nargs="+", default=[], help="only these recipes of the study (all)")
     study.add_argument("--jobs", type=int, help="runs at a time, which share the cores (one a core)")
@@ -115,11 +115,11 @@ def _add_peers(commands: argparse._SubParsersAction) -> None:
 def _run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
     # Each command imports what it alone needs, so that --help answers at once.
     if arguments.command == "notebooks":
-        from lab.notebooks import STEPS, execute
+        from lab.reports.notebooks import STEPS, execute
 
         execute(arguments.folder, arguments.names or STEPS)
     elif arguments.command == "study":
-        from lab.study import RECORDS, run_study
+        from lab.runs.study import RECORDS, run_study
 
         run_study(
             arguments.name,
@@ -131,19 +131,19 @@ def _run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
             arguments.records or RECORDS,
         )
     elif arguments.command == "repeat":
-        from lab.study import RECORDS, repeat
+        from lab.runs.study import RECORDS, repeat
 
         print(repeat(arguments.name, arguments.recipe, arguments.seed, arguments.records or RECORDS))
     elif arguments.command == "report":
-        from lab.report import RESULTS, report
+        from lab.reports.report import RESULTS, report
 
         report(arguments.folder or RESULTS)
     elif arguments.command == "publish":
-        from lab.publish import publish
+        from lab.reports.publish import publish
 
         print(publish(arguments.address))
     elif arguments.command == "bench":
-        from lab.bench import bench
+        from lab.runs.bench import bench
 
         result = bench()
         print(
@@ -154,7 +154,7 @@ def _run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
     elif arguments.command == "train":
         _train(arguments.recipe, rest)
     elif arguments.command in ("list", "compare"):
-        from lab import compare
+        from lab.reports import compare
 
         if arguments.command == "list":
             print(compare.listing())
@@ -165,8 +165,8 @@ def _run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
 
 
 def _train(name: str, rest: Sequence[str]) -> None:
-    from lab import config
-    from lab.train import run, run_folder
+    from lab.runs import config
+    from lab.runs.train import run, run_folder
 
     if name in ("-h", "--help", ""):
         raise ValueError("train expects a recipe: see `python -m lab list`, and `python -m lab train RECIPE --help`")
@@ -181,31 +181,31 @@ def _train(name: str, rest: Sequence[str]) -> None:
 
 def _analyse(arguments: argparse.Namespace) -> None:
     if arguments.command == "test" and arguments.images:
-        from lab.pictures import classify
+        from lab.reports.pictures import classify
 
         print(classify(arguments.checkpoint, arguments.images))
     elif arguments.command == "test":
-        from lab.analysis import test
+        from lab.reports.analysis import test
 
         print(test(arguments.checkpoint))
     elif arguments.command == "tsne":
-        from lab.tsne import tsne
+        from lab.reports.tsne import tsne
 
         print(tsne(arguments.checkpoint))
     elif arguments.command == "errors":
-        from lab.errors import compare_errors
+        from lab.reports.errors import compare_errors
 
         print(compare_errors(arguments.checkpoints, arguments.folder))
     elif arguments.command == "export":
-        from lab.export import APP_NETWORK, export
+        from lab.reports.export import APP_NETWORK, export
 
         print(export(arguments.checkpoint, arguments.file or APP_NETWORK))
     elif arguments.command == "drawings":
-        from lab.drawings import RESULT, drawings
+        from lab.reports.drawings import RESULT, drawings
 
         print(drawings(arguments.file or RESULT))
     else:
-        from lab.analysis import data
+        from lab.reports.analysis import data
 
         print(data(Path("runs/data")))
 

@@ -26,7 +26,7 @@ import torch
 from servers import App, Postgres, wait_until
 
 import utils
-from lab.drawings import page_of
+from lab.reports.drawings import page_of
 
 CLIENTS = 4
 SECONDS = 8

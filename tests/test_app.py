@@ -38,11 +38,11 @@ from app.network import Network
 from app.recorder import Spool
 from app.server import make_app
 from app.settings import Settings
-from lab import study
-from lab.drawings import measure
-from lab.export import FromPixels, export
-from lab.recipes import STEP_3, Recipe
-from lab.train import run
+from lab.reports.drawings import measure
+from lab.reports.export import FromPixels, export
+from lab.runs import study
+from lab.runs.recipes import STEP_3, Recipe
+from lab.runs.train import run
 
 CPU = torch.device("cpu")
 STEP3 = REPOSITORY / "app" / "step3.onnx"

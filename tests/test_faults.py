@@ -16,10 +16,11 @@ import torch
 from helpers import command, leftovers
 
 import utils
-from lab import records, study
-from lab.config import read_yaml
-from lab.recipes import Recipe
-from lab.train import load_model, run
+from lab.evidence import records
+from lab.runs import study
+from lab.runs.config import read_yaml
+from lab.runs.recipes import Recipe
+from lab.runs.train import load_model, run
 
 ROOT = Path(__file__).parent.parent
 SMALL = Recipe("LeNet", epochs=2, batch_size=50, learning_rate=0.02, optimizer="adam")
@@ -134,9 +135,14 @@ def never(*_, **__):
 @pytest.fixture
 def stands_still(monkeypatch):
     """Nothing is trained or measured: what is wrong is said before that."""
-    for place in ("lab.train.utils.fit", "lab.drawings.measure", "lab.export.predict", "lab.errors.predict"):
+    for place in (
+        "lab.runs.train.utils.fit",
+        "lab.reports.drawings.measure",
+        "lab.reports.export.predict",
+        "lab.reports.errors.predict",
+    ):
         monkeypatch.setattr(place, never)
-    monkeypatch.setattr("lab.notebooks.nbformat.read", never)
+    monkeypatch.setattr("lab.reports.notebooks.nbformat.read", never)
 
 
 @pytest.mark.parametrize("arguments", WRITING)
@@ -158,7 +164,7 @@ def test_a_place_that_takes_no_file_is_named_before_anything_runs(
     def refuse(dir):
         raise OSError(code, os.strerror(code), str(dir))
 
-    monkeypatch.setattr("lab.places.tempfile.TemporaryFile", refuse)
+    monkeypatch.setattr("lab.evidence.places.tempfile.TemporaryFile", refuse)
     before = sorted(Path().rglob("*"))
     assert command(monkeypatch, *arguments.format("out").split()) == 2
     said = capsys.readouterr()
@@ -239,7 +245,7 @@ def test_a_config_that_is_no_text_or_no_file_is_named(tmp_path):
 def test_what_is_no_network_is_none(few, monkeypatch, capsys, name):
     assert command(monkeypatch, "train", "simple_cnn", f"--network={name}") == 2
     said = capsys.readouterr().err
-    assert said == f"there is no network {name!r}, expected one of models.py or lab/networks.py\n"
+    assert said == f"there is no network {name!r}, expected one of models.py or lab/runs/networks.py\n"
 
 
 @pytest.mark.parametrize(

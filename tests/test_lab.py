@@ -16,14 +16,14 @@ from PIL import Image
 
 import models
 import utils
-from lab import records
-from lab import study as studies
-from lab.bench import bench
-from lab.networks import Narrow
-from lab.notebooks import execute
-from lab.recipes import STUDIES, Recipe, Study
-from lab.report import report
-from lab.study import run_study
+from lab.evidence import records
+from lab.reports.notebooks import execute
+from lab.reports.report import report
+from lab.runs import study as studies
+from lab.runs.bench import bench
+from lab.runs.networks import Narrow
+from lab.runs.recipes import STUDIES, Recipe, Study
+from lab.runs.study import run_study
 
 ROOT = Path(__file__).parent.parent
 TINY = Recipe("Model_1", epochs=1, learning_rate=0.1)
@@ -123,7 +123,7 @@ def test_recipes_that_differ_have_hashes_that_differ():
 def test_a_record_has_the_recipe_and_what_was_measured(tiny_study):
     run_study("tiny", folder=tiny_study, seeds=[3])
     path = studies.record_path(TINY, 3, tiny_study)
-    record, history = json.loads(path.read_text()), utils.read_record(path)
+    record, history = json.loads(path.read_text()), records.read_record(path)
     assert Recipe(**record["recipe"]) == TINY
     assert record["versions"]["torch"] == torch.__version__
     assert len(history) == 1
@@ -137,7 +137,7 @@ def test_a_record_calls_held_out_images_so(tiny_study, monkeypatch):
     run_study("tiny", folder=tiny_study)
     path = studies.record_path(held_out, 0, tiny_study)
     columns = json.loads(path.read_text())["history"]
-    assert columns["held_out_correct"] == utils.read_record(path).test_correct
+    assert columns["held_out_correct"] == records.read_record(path).test_correct
     assert not [name for name in columns if "test" in name]
 
 
@@ -190,7 +190,7 @@ def test_a_killed_study_goes_on_where_it_stopped(tiny_study, monkeypatch, capsys
     """Two processes run four seeds side by side; their parent is killed after a record, and the rest is made later, here.
     The records are those of a study that ran here from the start."""
     code = (
-        "from lab import study; from lab.recipes import STUDIES, Recipe, Study; from pathlib import Path; "
+        "from lab import study; from lab.runs.recipes import STUDIES, Recipe, Study; from pathlib import Path; "
         "study.cores = lambda: 2; "
         "STUDIES['tiny'] = Study('?', 4, {'small': Recipe('Model_1', epochs=1, learning_rate=0.1)}); "
         f"study.run_study('tiny', folder=Path({str(tiny_study)!r}))"
@@ -329,7 +329,7 @@ def test_every_committed_record_is_of_a_recipe_in_the_code():
     for path in paths:
         recipe, history, tested = records.read(path)
         assert recipe == recipes[recipe.hash]
-        assert utils.read_record(path) == history  # what the notebooks read is what was checked
+        assert records.read_record(path) == history  # what the notebooks read is what was checked
         held = (
             10_000 if recipe.held_out else round(recipe.validation * 60_000)
         )  # the rest of the training images trains
@@ -386,7 +386,7 @@ def test_the_summary_is_worked_out_from_the_counts(fresh_report):
 
 
 def test_a_report_without_records_is_an_error(tmp_path, monkeypatch):
-    monkeypatch.setattr("lab.report.RECORDS", tmp_path)
+    monkeypatch.setattr("lab.reports.report.RECORDS", tmp_path)
     with pytest.raises(FileNotFoundError, match="there are no records in"):
         report(tmp_path)
     assert not names(tmp_path)

@@ -15,8 +15,10 @@ from nbclient.exceptions import CellExecutionError
 
 import models
 import utils
-from lab import publish
-from lab.recipes import STUDIES
+from lab.evidence import records, statistics
+from lab.evidence.places import RESULTS
+from lab.reports import publish
+from lab.runs.recipes import STUDIES
 
 ROOT = Path(__file__).parent.parent
 STEPS = (1, 2, 3)
@@ -39,7 +41,7 @@ def outputs(step):
 
 
 def record(step):
-    return utils.load_records("consistency", f"step{step}", ROOT / utils.RESULTS)[0]
+    return records.load("consistency", f"step{step}", RESULTS)[0]
 
 
 def constants(step):
@@ -152,7 +154,7 @@ def test_the_notebook_shows_the_recorded_run_of_its_seed(step):
 # What the text may say without a run having shown it: the targets, the sizes of MNIST and of its held-out part, and the
 # luck of which images are tested.
 GIVEN = {"5,000", "8,000", "9,940", "99.4", "99.40", "99.50", "10,000", "50,000", "70,000"}
-GIVEN |= {"99.5", f"{utils.standard_error(99.5, 10_000):.2f}", "99.85"}  # 15 labels of 10,000 are wrong
+GIVEN |= {"99.5", f"{statistics.standard_error(99.5, 10_000):.2f}", "99.85"}  # 15 labels of 10,000 are wrong
 
 
 @pytest.mark.parametrize("step", NOTEBOOKS)
@@ -208,7 +210,7 @@ def test_how_many_seeds_are_consistent_is_what_a_row_of_the_notebook_says(step):
 
 
 def test_a_difference_in_the_readme_is_that_of_a_row_of_the_report():
-    report = (ROOT / utils.RESULTS / "README.md").read_text()
+    report = (RESULTS / "README.md").read_text()
     rows = re.findall(rf"^\| (.*?) \|.* ({INTERVAL}) \|$", report, re.MULTILINE)
     readme = (ROOT / "README.md").read_text()
     assert re.findall(INTERVAL, re.sub(r"\s+", " ", readme))
@@ -221,20 +223,20 @@ def test_a_network_of_the_lesson_has_fewer_than_8000_parameters(step):
 
 
 def test_step_1_overfits_step_2_closes_the_gap():
-    gaps = {step: [run.gap for run in utils.load_records("consistency", f"step{step}").values()] for step in STEPS}
+    gaps = {step: [run.gap for run in records.load("consistency", f"step{step}").values()] for step in STEPS}
     assert max(gaps[2]) < min(gaps[1]) / 1.5
     assert sum(gaps[2]) / len(gaps[2]) < sum(gaps[1]) / len(gaps[1]) / 2
 
 
 def test_without_batch_norm_a_seed_never_learns_and_the_others_learn_less():
-    without, step1 = (utils.load_records("ladder", name, ROOT / utils.RESULTS) for name in ("no_batch_norm", "step1"))
+    without, step1 = (records.load("ladder", name, RESULTS) for name in ("no_batch_norm", "step1"))
     assert sorted(without) == list(range(10))
     assert [seed for seed, run in without.items() if max(run.test_accuracy) < 12] == [1]
     assert all(without[seed].mean_last_five < step1[seed].mean_last_five for seed in without)
 
 
 def test_step_3_meets_its_target_for_each_of_twenty_seeds():
-    runs = utils.load_records("consistency", "step3", ROOT / utils.RESULTS)
+    runs = records.load("consistency", "step3", RESULTS)
     assert list(runs) == list(range(20))
     for run in runs.values():
         assert utils.verdict(run).consistent
@@ -246,7 +248,7 @@ def test_step_3_meets_its_target_for_each_of_twenty_seeds():
 def test_the_readme_has_the_row_of_each_step():
     readme = (ROOT / "README.md").read_text()
     for step in STEPS:
-        run, seeds = record(step), utils.load_records("consistency", f"step{step}").values()
+        run, seeds = record(step), records.load("consistency", f"step{step}").values()
         last = " ".join(f"{percent:.2f}" for percent in run.last_five)
         mean = sum(run.mean_last_five for run in seeds) / len(seeds)
         met = sum(utils.verdict(run).consistent for run in seeds)
@@ -258,13 +260,13 @@ def test_the_readme_has_the_row_of_each_step():
 
 
 def test_the_readme_says_between_which_figures_step_3_lies():
-    last = [percent for run in utils.load_records("consistency", "step3").values() for percent in run.last_five]
+    last = [percent for run in records.load("consistency", "step3").values() for percent in run.last_five]
     sentence = f"Step 3's last five epochs lie between {min(last):.2f} and {max(last):.2f} %, over all seeds."
     assert sentence in (ROOT / "README.md").read_text()
 
 
 def test_the_readme_says_how_small_the_network_can_be():
-    row = json.loads((ROOT / utils.RESULTS / "summary.json").read_text())["frontier"]["3982_parameters"]
+    row = json.loads((RESULTS / "summary.json").read_text())["frontier"]["3982_parameters"]
     sentence = (
         f"{row['parameters']:,} parameters meet the verdict for {row['consistent']} of {row['seeds']} seeds, "
         f"at {row['mean_last5']:.2f} % on their mean and {row['worst_last5']:.2f} % in the worst epoch that counts."
@@ -276,11 +278,11 @@ def test_the_readme_says_how_small_the_network_can_be():
 def test_the_readme_says_in_how_few_epochs_every_seed_ends_at_the_target():
     ends = {}
     for key, recipe in STUDIES["epochs"].recipes.items():
-        runs = utils.load_records("epochs", key, ROOT / utils.RESULTS)
+        runs = records.load("epochs", key, RESULTS)
         ends[recipe.epochs] = [runs[seed].test_accuracy[-1] for seed in range(STUDIES["epochs"].seeds)]
     fewest = min(epochs for epochs, end in ends.items() if min(end) >= 99.40)
     end = ends[fewest]
-    after_seven = [run.test_accuracy[6] for run in utils.load_records("epochs", "8_epochs").values()]
+    after_seven = [run.test_accuracy[6] for run in records.load("epochs", "8_epochs").values()]
     sentence = (
         f"in {fewest} epochs in place of 15, Step 3 ends at {min(end):.2f} % or more for each of {len(end)} seeds, at "
         f"{sum(end) / len(end):.2f} % on their mean; after the seventh of them, each seed is at "
@@ -291,7 +293,7 @@ def test_the_readme_says_in_how_few_epochs_every_seed_ends_at_the_target():
 
 def test_the_readme_has_the_recorded_timings():
     readme = (ROOT / "README.md").read_text()
-    timed = json.loads((ROOT / utils.RESULTS / "bench.json").read_text())
+    timed = json.loads((RESULTS / "bench.json").read_text())
     for name in ("usual_s", "ours_s", "bare_s", "idle_s", "busy_s"):
         assert f"| {timed[name]} |" in readme, name
     assert f"That is {timed['ratio']} times faster" in readme
@@ -361,7 +363,7 @@ def test_a_notebook_alone_in_colab_runs_with_the_zip_and_shows_the_records(colab
         assert bool(cell.outputs) == bool(committed.outputs), cell.source
         if "recorded" in cell.source and "ignore" not in str(cell.metadata):
             assert text_of(cell) == text_of(committed)
-    placed = [text_of(cell) for cell in executed if "recorded_place" in cell.source]
+    placed = [text_of(cell) for cell in executed if "place_among" in cell.source]
     assert step == "peers" or "cannot be placed among the 20 recorded seeds: it has 1,000 test images" in placed[0]
 
 

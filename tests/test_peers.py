@@ -21,12 +21,15 @@ from torch import nn
 
 import models
 import utils
-from lab import analysis, compare, errors, networks, peers, study, tsne
-from lab import train as training
-from lab.config import parse
-from lab.peers import PEERS
-from lab.recipes import Recipe, Study
-from lab.train import Tested, best_epoch, load_model, run
+from lab.evidence.records import Tested, best_epoch
+from lab.reports import analysis, compare, errors, tsne
+from lab.runs import networks, study
+from lab.runs import train as training
+from lab.runs.config import parse
+from lab.runs.recipes import Recipe, Study
+from lab.runs.train import load_model, run
+from lab.systems import peers
+from lab.systems.peers import PEERS
 
 ROOT = Path(__file__).parent.parent
 CPU = torch.device("cpu")

@@ -13,8 +13,8 @@ import torch
 from helpers import CPU, Run, constant, leftovers, linear, some_digits
 from torch import nn
 
-import models
 import utils
+from lab.evidence import figures, records, statistics, tables
 from utils import Digits, History, make_transform
 
 pytestmark = pytest.mark.usefixtures("alone")
@@ -136,14 +136,14 @@ def keep(recipes: dict[str, dict[int, History]], folder: Path) -> None:
 
 
 def test_runs_over_seeds_are_summed_up_as_by_hand():
-    together = utils.over_seeds(seeds([9_940, 9_940, 9_940, 9_940, 9_950], [9_939, 9_945, 9_945, 9_945, 9_946]))
+    together = statistics.over_seeds(seeds([9_940, 9_940, 9_940, 9_940, 9_950], [9_939, 9_945, 9_945, 9_945, 9_946]))
     # means 99.42 and 99.44; the ends are 99.50 and 99.46, the training images at 99.70
     assert together == pytest.approx((7_750, 2, 1, 99.43, 0.02 / math.sqrt(2), 99.39, 99.48, 0.22))
-    assert utils.over_seeds(seeds([9_940] * 5)).spread == 0
+    assert statistics.over_seeds(seeds([9_940] * 5)).spread == 0
 
 
 def test_the_table_of_seeds_has_a_row_a_seed_and_one_for_all():
-    table = utils.seeds_table(seeds([9_940, 9_941, 9_942, 9_943, 9_944], [9_939, 9_945, 9_945, 9_945, 9_946]))
+    table = tables.seeds_table(seeds([9_940, 9_941, 9_942, 9_943, 9_944], [9_939, 9_945, 9_945, 9_945, 9_946]))
     _, first, second, together, *_ = [line.split() for line in table.splitlines()]
     assert first == ["0", "99.40", "99.41", "99.42", "99.43", "99.44", "99.42", "99.40", "0.26", "yes"]
     assert second == ["1", "99.39", "99.45", "99.45", "99.45", "99.46", "99.44", "99.39", "0.24", "no"]
@@ -156,12 +156,12 @@ def test_the_table_of_seeds_has_a_row_a_seed_and_one_for_all():
 
 
 def test_one_seed_has_no_spread():
-    assert "spread" not in utils.seeds_table(seeds([9_940] * 5))
+    assert "spread" not in tables.seeds_table(seeds([9_940] * 5))
 
 
 def test_the_tables_name_the_images_that_were_measured_on():
     runs = seeds([9_940] * 5, [9_939] * 5)
-    for table in (utils.seeds_table(runs, "held-out"), utils.ladder_table({"one": runs, "two": runs}, "held-out")):
+    for table in (tables.seeds_table(runs, "held-out"), tables.ladder_table({"one": runs, "two": runs}, "held-out")):
         title, *rows = [line for line in table.splitlines() if " points" not in line]
         assert "held-out %" in title and "train - held-out" in title and "test" not in table
         end = title.index("train - held-out") + len("train - held-out")
@@ -172,7 +172,7 @@ def test_the_tables_name_the_images_that_were_measured_on():
 def test_a_paired_difference_is_the_one_worked_out_by_hand():
     before = seeds([9_900] * 5, [9_910] * 5, [9_920] * 5)
     after = seeds([9_910] * 5, [9_930] * 5, [9_950] * 5)
-    difference = utils.paired_difference(after, before)
+    difference = statistics.paired_difference(after, before)
     # differences 0.1, 0.2, 0.3 points: mean 0.2, deviation 0.1; Student's t for 2 degrees of freedom is 4.302653
     half = 4.302653 * 0.1 / math.sqrt(3)
     assert difference == pytest.approx((0.2, 0.2 - half, 0.2 + half), abs=1e-6)
@@ -184,33 +184,33 @@ def test_a_torn_record_of_a_study_is_named(tmp_path, content):
     keep({"first": seeds([9_900] * 5)}, tmp_path)
     (tmp_path / "records" / "hash of first.seed0.json").write_text(content)
     with pytest.raises(ValueError, match=r"hash of first\.seed0\.json is not a record of a study"):
-        utils.load_records("study", "first", tmp_path)
+        records.load("study", "first", tmp_path)
 
 
 @pytest.mark.parametrize("content", ['{"study"', "[]", '{"study": []}'])
 def test_a_torn_summary_is_named(tmp_path, content):
     (tmp_path / "summary.json").write_text(content)
     with pytest.raises(ValueError, match=r"summary\.json is torn"):
-        utils.load_records("study", "first", tmp_path)
+        records.load("study", "first", tmp_path)
 
 
 def test_only_seeds_that_both_recipes_have_are_paired():
     before = seeds([9_900] * 5, [9_910] * 5, [9_920] * 5)
     after = seeds([9_910] * 5, [9_930] * 5) | {7: record([0] * 5, seed=7)}
-    assert utils.paired_difference(after, before).mean == pytest.approx(0.15)
+    assert statistics.paired_difference(after, before).mean == pytest.approx(0.15)
 
 
 @pytest.mark.parametrize("common", [0, 1])
 def test_fewer_than_two_seeds_in_common_are_no_pairs(common):
     before, after = seeds(*[[9_900] * 5] * common), seeds([9_900] * 5, [9_910] * 5)
     with pytest.raises(ValueError, match=f"{common} seeds in common, expected at least 2"):
-        utils.paired_difference(after, before)
+        statistics.paired_difference(after, before)
 
 
 def test_the_ladder_has_a_row_a_recipe_and_its_change_to_the_one_above():
     skeleton = seeds([9_900] * 5, [9_910] * 5, [9_920] * 5, parameters=6_754)
     capacity = seeds([9_910] * 5, [9_930] * 5, [9_950] * 5)
-    lines = utils.ladder_table({"skeleton": skeleton, "capacity": capacity}).splitlines()
+    lines = tables.ladder_table({"skeleton": skeleton, "capacity": capacity}).splitlines()
     assert len(lines) == 3
     assert lines[0].startswith("seeds 0 1 2 ")
     assert lines[1].split() == ["skeleton", "6,754", "99.10", "99.00", "99.10", "0.60", "0", "of", "3"]
@@ -226,7 +226,7 @@ def test_recipes_are_compared_with_one_of_them_from_loss_to_gain():
         "no_such": seeds([9_890] * 5, [9_890] * 5, [9_890] * 5),
         "once": seeds([9_990] * 5),
     }
-    rows = [re.split(r" {2,}", line) for line in utils.comparison_table(recipes, "full").splitlines()[1:]]
+    rows = [re.split(r" {2,}", line) for line in tables.comparison_table(recipes, "full").splitlines()[1:]]
     # 0.1, 0.2, 0.3 points lost; the one seed of "once" makes no pair of differences
     assert rows == [
         ["no such", "7,750", "98.90", "98.90", "98.90", "0.80", "0 of 3", "-0.20 (-0.45 to +0.05)"],
@@ -237,12 +237,12 @@ def test_recipes_are_compared_with_one_of_them_from_loss_to_gain():
 
 def test_a_recipe_that_is_not_there_cannot_be_compared_with():
     with pytest.raises(ValueError, match="no recipe 'full' to compare with, expected one of other"):
-        utils.comparison_table({"other": seeds([9_900] * 5)}, "full")
+        tables.comparison_table({"other": seeds([9_900] * 5)}, "full")
 
 
 def test_one_recipe_alone_makes_no_comparison():
     with pytest.raises(ValueError, match="no recipe with two seeds that 'full' has too"):
-        utils.comparison_table({"full": seeds([9_900] * 5, [9_910] * 5), "other": seeds([9_900] * 5)}, "full")
+        tables.comparison_table({"full": seeds([9_900] * 5, [9_910] * 5), "other": seeds([9_900] * 5)}, "full")
 
 
 @pytest.mark.parametrize(
@@ -251,22 +251,22 @@ def test_one_recipe_alone_makes_no_comparison():
 )
 def test_the_ladder_names_the_seeds_that_all_rows_have(shared, title):
     runs = {seed: record([9_900] * 5, seed=seed) for seed in shared}
-    assert utils.ladder_table({"one": runs | {99: record([9_900] * 5)}, "two": runs}).startswith(title)
+    assert tables.ladder_table({"one": runs | {99: record([9_900] * 5)}, "two": runs}).startswith(title)
 
 
 def test_records_are_loaded_by_seed(tmp_path):
     step3 = {seed: record([9_940 + seed] * 5, seed=seed) for seed in (10, 2, 0)}
     keep({"step3": step3, "step33": seeds([9_900] * 5)}, tmp_path)
-    records = utils.load_records("study", "step3", tmp_path)
-    assert list(records) == [0, 2, 10]
-    assert records[2] == step3[2]
+    loaded = records.load("study", "step3", tmp_path)
+    assert list(loaded) == [0, 2, 10]
+    assert loaded[2] == step3[2]
 
 
 def test_held_out_images_stand_in_a_history_as_test_images_do(tmp_path):
     run = record([9_940] * 5)
     columns = {name.replace("test", "held_out"): column for name, column in vars(run).items()}
     utils.write_json(tmp_path / "record.json", {"history": columns})
-    assert utils.read_record(tmp_path / "record.json") == run
+    assert records.read_record(tmp_path / "record.json") == run
 
 
 @pytest.mark.parametrize("missing", ["summary", "study", "recipe", "records"])
@@ -278,43 +278,26 @@ def test_missing_records_are_named_with_the_way_to_get_them(tmp_path, missing):
     with pytest.raises(
         FileNotFoundError, match=f"no recorded run of {'/'.join(wanted)}.*python -m lab study {wanted[0]}"
     ):
-        utils.load_records(*wanted, tmp_path)
+        records.load(*wanted, tmp_path)
 
 
 @pytest.fixture
-def recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A repository with the records of two recipes, in which the tests stand."""
-    monkeypatch.chdir(tmp_path)
-    keep({"first": seeds([9_900] * 5, [9_910] * 5), "second": seeds([9_940] * 5, [9_960] * 5)}, utils.RESULTS)
+def recorded(tmp_path: Path) -> dict[int, History]:
+    """Two recorded seeds of one recipe."""
+    keep({"first": seeds([9_900] * 5, [9_910] * 5), "second": seeds([9_940] * 5, [9_960] * 5)}, tmp_path)
+    return records.load("study", "second", tmp_path)
 
 
-@pytest.mark.usefixtures("recorded")
-def test_recorded_runs_are_shown_as_the_tables_of_their_records():
-    first, second = (utils.load_records("study", recipe) for recipe in ("first", "second"))
-    assert utils.recorded_seeds("study", "first") == utils.seeds_table(first)
-    rows = {"one": (models.Model_2(), "study/first"), "two": (models.Model_2(), "study/second")}
-    assert utils.recorded_ladder(rows) == utils.ladder_table({"one": first, "two": second})
-    compared = utils.comparison_table({"first": first, "second": second}, "second")
-    assert utils.recorded_comparison("study", "second") == compared
+def test_a_study_is_loaded_with_all_of_its_recipes(tmp_path, recorded):
+    assert records.load_study("study", tmp_path) == {
+        "first": records.load("study", "first", tmp_path),
+        "second": recorded,
+    }
 
 
-@pytest.mark.usefixtures("recorded")
-def test_where_there_are_no_records_a_sentence_says_how_to_get_them():
-    sentences = (
-        utils.recorded_seeds("study", "third"),
-        utils.recorded_ladder({"x": (linear(), "study/third")}),
-        utils.show_recorded_seeds("study", "third"),
-        utils.recorded_comparison("study", "third"),
-        utils.show_recorded_comparison("study", "third"),
-    )
-    assert all("no recorded run of study/third" in sentence for sentence in sentences)
-    assert all("python -m lab study study" in sentence for sentence in sentences)
-
-
-@pytest.mark.usefixtures("recorded")
-def test_records_of_a_network_of_another_size_are_not_shown_beside_it():
-    with pytest.raises(ValueError, match="study/first has records of 7,750 parameters, 'x' is a network of 6,754"):
-        utils.recorded_ladder({"x": (models.Model_1(), "study/first")})
+def test_a_study_without_records_is_named_with_the_way_to_get_them(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no recorded run of another/.*python -m lab study another"):
+        records.load_study("another", tmp_path)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -446,9 +429,8 @@ def test_curves_of_a_run_that_hardly_began_can_be_drawn(epochs):
 
 
 @pictured
-@pytest.mark.usefixtures("recorded")
-def test_the_picture_of_the_seeds_shows_every_one_of_the_last_five_epochs():
-    by_seed, together = utils.show_recorded_seeds("study", "second").axes
+def test_the_picture_of_the_seeds_shows_every_one_of_the_last_five_epochs(recorded):
+    by_seed, together = figures.show_seeds(recorded).axes
     dots = [line for line in by_seed.lines if line.get_marker() == "."]
     assert [list(line.get_xdata()) for line in dots] == [[0] * 5, [1] * 5]
     assert [list(line.get_ydata()) for line in dots] == [[99.4] * 5, [99.6] * 5]
@@ -461,10 +443,9 @@ def test_the_picture_of_the_seeds_shows_every_one_of_the_last_five_epochs():
 
 
 @pictured
-@pytest.mark.usefixtures("recorded")
-def test_your_run_is_marked_beside_the_seeds_in_its_own_color():
+def test_your_run_is_marked_beside_the_seeds_in_its_own_color(recorded):
     yours = record([9_950] * 5)
-    by_seed, _ = utils.show_recorded_seeds("study", "second", yours=yours).axes
+    by_seed, _ = figures.show_seeds(recorded, yours=yours).axes
     assert [label.get_text() for label in by_seed.get_xticklabels()] == ["0", "1", "yours"]
     (mark,) = [line for line in by_seed.lines if line.get_marker() == "D"]
     assert (mark.get_xdata()[0], mark.get_ydata()[0]) == (2, pytest.approx(99.5))
@@ -481,17 +462,15 @@ def test_your_run_is_marked_beside_the_seeds_in_its_own_color():
         ([9_950] * 2, "your run cannot be placed among the 2 recorded seeds: it has 2 epochs, they have 5 epochs"),
     ],
 )
-@pytest.mark.usefixtures("recorded")
-def test_a_run_is_placed_among_the_recorded_seeds(counts, said):
-    assert utils.recorded_place(record(counts), "study", "second") == said
+def test_a_run_is_placed_among_the_recorded_seeds(counts, said, recorded):
+    assert statistics.place_among(recorded, record(counts)) == said
 
 
-@pytest.mark.usefixtures("recorded")
-def test_a_run_on_the_sample_is_not_placed_nor_marked(sample):
+def test_a_run_on_the_sample_is_not_placed_nor_marked(sample, recorded):
     yours = record([950] * 5, dataset=sample[1].dataset, test_images=1_000)
-    said = utils.recorded_place(yours, "study", "second")
+    said = statistics.place_among(recorded, yours)
     assert "it has 1,000 test images (5,000-image sample of MNIST), they have 10,000 test images (MNIST)" in said
-    by_seed, _ = utils.show_recorded_seeds("study", "second", yours=yours).axes
+    by_seed, _ = figures.show_seeds(recorded, yours=yours).axes
     assert [label.get_text() for label in by_seed.get_xticklabels()] == ["0", "1"]
 
 
@@ -503,7 +482,7 @@ def test_the_picture_of_a_comparison_has_an_interval_a_recipe_and_an_arrow_for_o
         "no_gap": seeds([9_890] * 5, [9_890] * 5, [9_890] * 5),
         "lost": seeds([1_135] * 5, [1_135] * 5, [1_135] * 5),
     }
-    (axes,) = utils.show_comparison(recipes, "full").axes
+    (axes,) = figures.show_comparison(recipes, "full").axes
     assert [label.get_text() for label in axes.get_yticklabels()] == ["lost", "no GAP", "more of it"]
     assert axes.yaxis_inverted()  # the first on top, as in the table
     points = {line.get_ydata()[0]: line for line in axes.lines if line.get_marker() == "o"}
@@ -513,20 +492,12 @@ def test_the_picture_of_a_comparison_has_an_interval_a_recipe_and_an_arrow_for_o
         line.get_xdata() for line in axes.lines if line.get_linestyle() == "-" and len(set(line.get_ydata())) == 1
     ]
     for drawn, recipe in zip(intervals, ("no_gap", "more_of_it")):
-        assert tuple(drawn) == pytest.approx(utils.paired_difference(recipes[recipe], recipes["full"])[1:])
+        assert tuple(drawn) == pytest.approx(statistics.paired_difference(recipes[recipe], recipes["full"])[1:])
     (arrow,) = [line for line in axes.lines if line.get_marker() == "<"]
     assert arrow.get_ydata()[0] == 0 and axes.get_xlim()[0] == arrow.get_xdata()[0] > -1
     assert [text.get_text() for text in axes.texts] == ["-87.75"]
 
 
-@pictured
-@pytest.mark.usefixtures("recorded")
-def test_the_picture_of_a_recorded_comparison_is_that_of_its_records():
-    (axes,) = utils.show_recorded_comparison("study", "second").axes
-    assert [label.get_text() for label in axes.get_yticklabels()] == ["first"]
-    assert axes.get_xlabel().endswith("difference to second")
-
-
 def test_no_runs_make_no_picture():
     with pytest.raises(ValueError, match="no runs to show"):
-        utils.show_seeds({})
+        figures.show_seeds({})

@@ -17,12 +17,13 @@ from torchvision.datasets import MNIST
 
 import utils
 from app.network import Network
-from lab import records
-from lab.analysis import describe_data
-from lab.drawings import measure
-from lab.recipes import STEP_3
-from lab.records import record_path
-from lab.study import repeat
+from lab.evidence import records, statistics
+from lab.evidence.places import RESULTS
+from lab.evidence.records import record_path
+from lab.reports.analysis import describe_data
+from lab.reports.drawings import measure
+from lab.runs.recipes import STEP_3
+from lab.runs.study import repeat
 
 ROOT = Path(__file__).parent.parent
 STEPS = (1, 2, 3)
@@ -62,11 +63,13 @@ def pairs(digits):
 
 def fresh_and_committed(step):
     fresh = utils.History.load(ROOT / "runs" / f"Session7_Step{step}.json")
-    return fresh, utils.load_records("consistency", f"step{step}", ROOT / utils.RESULTS)[0]
+    return fresh, records.load("consistency", f"step{step}", RESULTS)[0]
 
 
 def within_two_standard_errors(one, other, images):
-    return abs(one - other) <= 2 * math.hypot(utils.standard_error(one, images), utils.standard_error(other, images))
+    return abs(one - other) <= 2 * math.hypot(
+        statistics.standard_error(one, images), statistics.standard_error(other, images)
+    )
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -135,7 +138,7 @@ def test_the_exported_network_makes_the_mistakes_that_are_on_record(mnist):
 
 
 def test_drawings_are_read_as_well_as_the_readme_says():
-    committed = json.loads((ROOT / utils.RESULTS / "drawings.json").read_text())
+    committed = json.loads((RESULTS / "drawings.json").read_text())
     assert measure(Network(APP_NETWORK)) == pytest.approx(committed, abs=0.101)  # another Pillow may round a pixel
     readme = (ROOT / "README.md").read_text()
     for name in ("plain", "prepared", "resized", "resized_light_on_dark", "cropped"):

@@ -9,9 +9,9 @@ import nbformat
 from nbclient import NotebookClient
 
 import utils
-from lab.places import expect_folder, refuse_evidence
+from lab.evidence.places import expect_folder, refuse_evidence
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 STEPS = ("Session7_Step1", "Session7_Step2", "Session7_Step3")
 
 

@@ -12,10 +12,10 @@ from matplotlib.figure import Figure
 from scipy.stats import t as student_t
 
 import utils
-from lab import records
-from lab.peers import PEERS, Peer
-from lab.places import RECORDS, refuse_evidence
-from lab.train import Tested
+from lab.evidence import records, statistics
+from lab.evidence.places import RECORDS, refuse_evidence
+from lab.evidence.records import Tested
+from lab.systems.peers import PEERS, Peer
 
 OURS = "step3"  # what the others are held against
 
@@ -125,11 +125,11 @@ def _reach(mean: float, std: float | None, runs: int, claim_runs: int) -> float:
     """
     factor = math.sqrt(1 / runs + 1 / claim_runs)
     if std is None:
-        return 1.96 * utils.standard_error(mean, 10_000) * factor
+        return 1.96 * statistics.standard_error(mean, 10_000) * factor
     return float(student_t.ppf(0.975, runs - 1)) * std * factor
 
 
-def paired_on_images(ours: Runs, others: Runs) -> utils.Difference:
+def paired_on_images(ours: Runs, others: Runs) -> statistics.Difference:
     """By how many points one is better than the other, with a 95 % interval from the test images that they disagree on.
 
     Two seeds of one recipe disagree too, so the interval has the luck of the seeds in it, as far as that differs from
@@ -139,7 +139,7 @@ def paired_on_images(ours: Runs, others: Runs) -> utils.Difference:
         raise ValueError("a system has no recorded mistakes, expected one run at least: `python -m lab study peers`")
     differences = 100 * (ours.right - others.right)
     mean, reach = differences.mean(), 1.96 * differences.std(ddof=1) / math.sqrt(len(differences))
-    return utils.Difference(float(mean), float(mean - reach), float(mean + reach))
+    return statistics.Difference(float(mean), float(mean - reach), float(mean + reach))
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,10 +14,11 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR
 from torchvision.transforms import v2
 
 import utils
-from lab import figures
-from lab.config import read_yaml
-from lab.places import expect_folder
-from lab.recipes import Recipe
+from lab.evidence import figures
+from lab.evidence.places import expect_folder
+from lab.evidence.records import Extent, Tested, Trained, best_epoch, extent, images_to_train, kept_epoch
+from lab.runs.config import read_yaml
+from lab.runs.recipes import Recipe
 
 # ---------------------------------------------------------------------------------------------------------------------
 # What a recipe says, as objects
@@ -30,14 +31,8 @@ def split(recipe: Recipe, train: utils.Digits, test: utils.Digits) -> tuple[util
     """
     if not recipe.validates:
         return train, test
-    trained = _images_to_train(recipe, len(train))
+    trained = images_to_train(recipe, len(train))
     return train[:trained], train[trained:]
-
-
-def _images_to_train(recipe: Recipe, images: int) -> int:
-    """How many of the training images are left to train on."""
-    share = 1 / 6 if recipe.held_out else recipe.validation  # of MNIST's 60,000: the last 10,000
-    return images - max(1, round(share * images)) if recipe.validates else images
 
 
 class RandomFlipEach(nn.Module):
@@ -88,30 +83,6 @@ def make_scheduler(recipe: Recipe, optimizer: Optimizer) -> LRScheduler:
 # ---------------------------------------------------------------------------------------------------------------------
 # The run
 # ---------------------------------------------------------------------------------------------------------------------
-
-
-@dataclass
-class Tested:
-    """What the kept weights give on the test images: mean loss, and [index, label, answer] of each mistake."""
-
-    images: int
-    loss: float
-    mistakes: list[list[int]]
-
-    __test__ = False  # pytest would take it for one of its own
-
-    @property
-    def accuracy(self) -> float:
-        """Percent of the test images."""
-        return 100 * (self.images - len(self.mistakes)) / self.images
-
-
-class Trained(NamedTuple):
-    """A finished run. `epoch` is the one whose weights are kept; `tested` is None for a recipe that is held out."""
-
-    history: utils.History
-    epoch: int
-    tested: Tested | None
 
 
 def run(recipe: Recipe, seed: int, show: bool = True, folder: Path | None = None, name: str = "") -> Trained:
@@ -169,55 +140,8 @@ def measured_on(recipe: Recipe) -> str:
     return "validation" if recipe.validates else "test"
 
 
-def best_epoch(history: utils.History) -> int:
-    """The epoch, from 1, with the most right answers; of equals, the one with the lower loss."""
-    return 1 + max(range(len(history)), key=lambda i: (history.test_correct[i], -history.test_loss[i]))
-
-
-def kept_epoch(recipe: Recipe, history: utils.History) -> int:
-    """The epoch, from 1, whose weights are kept: the best one if validation images tell it, else the last."""
-    return best_epoch(history) if recipe.validates else len(history)
-
-
 def is_out_of_patience(recipe: Recipe, history: utils.History) -> bool:
     return recipe.patience > 0 and len(history) - best_epoch(history) >= recipe.patience
-
-
-@dataclass(frozen=True)
-class Extent:
-    """On what a run was trained and measured, and for how long; `epochs` are those of the whole run, the kept one or not."""
-
-    dataset: str
-    train_images: int
-    measured_images: int
-    epochs: int
-
-
-def extent(history: utils.History) -> Extent:
-    return Extent(history.dataset, history.train_images, history.test_images, len(history))
-
-
-def shortfall(recipe: Recipe, ran: Extent, kept: int) -> str:
-    """What a run of a recipe lacks to be evidence: a full run on all of MNIST. "" where it lacks nothing.
-
-    `kept` is the epoch whose weights are kept; early stopping may end a run `patience` epochs later.
-    """
-    train_images = _images_to_train(recipe, MNIST_TRAIN)
-    images = train_images, MNIST_TRAIN - train_images if recipe.validates else MNIST_TEST
-    if ran.dataset != "MNIST":
-        return f"it is of a {ran.dataset}, expected all of MNIST"
-    if (ran.train_images, ran.measured_images) != images:
-        return (
-            f"it was trained on {ran.train_images:,} and measured on {ran.measured_images:,} images, "
-            f"expected {images[0]:,} and {images[1]:,}"
-        )
-    stopped = 0 < recipe.patience <= ran.epochs - kept and ran.epochs < recipe.epochs
-    if ran.epochs != recipe.epochs and not stopped:
-        return f"it has {ran.epochs} epochs, expected {recipe.epochs}"
-    return ""
-
-
-MNIST_TRAIN, MNIST_TEST = 60_000, 10_000
 
 
 @torch.no_grad()

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 import models
 import utils
-from lab.places import APP_NETWORK, expect_folder, is_evidence, refuse_evidence
-from lab.train import Loaded, evaluate, load_model, predict, shortfall
+from lab.evidence.places import APP_NETWORK, expect_folder, is_evidence, refuse_evidence
+from lab.evidence.records import shortfall
+from lab.runs.train import Loaded, evaluate, load_model, predict
 
 
 class FromPixels(nn.Module):

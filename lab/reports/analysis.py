@@ -17,10 +17,11 @@ from sklearn.metrics import (
 from torch import Tensor
 
 import utils
-from lab.errors import show_wrong
-from lab.figures import save
-from lab.places import expect_folder
-from lab.train import Tested, evaluate, load_model, predict
+from lab.evidence.figures import save
+from lab.evidence.places import expect_folder
+from lab.evidence.records import Tested
+from lab.reports.errors import show_wrong
+from lab.runs.train import evaluate, load_model, predict
 
 DIGITS = range(utils.CLASSES)
 

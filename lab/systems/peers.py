@@ -7,7 +7,7 @@ A claim is what an author published; what these recipes give is measured, and st
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from lab.recipes import STEP_1, STEP_2, STEP_3, Recipe, Study
+from lab.runs.recipes import STEP_1, STEP_2, STEP_3, Recipe, Study
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import utils
+from lab.evidence.statistics import differences, over_seeds, standard_error, why_not_comparable
+from lab.evidence.tables import readable
 
 Recorded = Mapping[str, Mapping[int, utils.History]]  # the runs of a study's recipes, by name and seed
 
@@ -40,9 +42,9 @@ def draw_all(studies: Mapping[str, Recorded], folder: Path) -> None:
     """Draw each figure that there are enough records for, and store in it a fingerprint of what it shows."""
     drawn = {
         "steps.png": (draw_steps, "consistency", set(STEPS)),
-        "seeds.png": (lambda recorded: utils.show_seeds(recorded["step3"]), "consistency", {"step3"}),
+        "seeds.png": (lambda recorded: show_seeds(recorded["step3"]), "consistency", {"step3"}),
         "ladder.png": (draw_ladder, "ladder", {"step1"}),
-        "ablation.png": (lambda recorded: utils.show_comparison(recorded, "step3"), "ablation", {"step3"}),
+        "ablation.png": (lambda recorded: show_comparison(recorded, "step3"), "ablation", {"step3"}),
         "frontier.png": (draw_frontier, "frontier", set()),
         "epochs.png": (draw_epochs, "epochs", set()),
     }
@@ -96,13 +98,13 @@ def draw_ladder(recorded: Recorded) -> Figure:
             axes.plot(max(run.mean_last_five, lowest), y, "<" if far else "o", color=color, alpha=0.5, zorder=3)
             if far:
                 axes.annotate(f"{run.mean_last_five:.2f}", (lowest, y), (8, -3), textcoords="offset points", fontsize=8)
-        axes.plot(utils.over_seeds(runs).mean, y, "|", color="black", markersize=16)
+        axes.plot(over_seeds(runs).mean, y, "|", color="black", markersize=16)
     axes.plot([], [], "o", color=utils.TEST_COLOR, alpha=0.5, label="a seed, consistent")
     axes.plot([], [], "o", color="tab:gray", alpha=0.5, label="a seed, not consistent")
     axes.plot([], [], "|", color="black", markersize=16, label="mean of the seeds")
     axes.axvline(utils.TARGET_PERCENT, color="black", linestyle="--", linewidth=1)
     axes.set_xlim(lowest - 0.03, utils.TARGET_PERCENT + 0.3)
-    axes.set_yticks(range(len(recorded)), [utils.readable(key) for key in recorded])
+    axes.set_yticks(range(len(recorded)), [readable(key) for key in recorded])
     axes.invert_yaxis()
     axes.grid(axis="x", alpha=0.3)
     axes.set(
@@ -152,7 +154,7 @@ def draw_epochs(recorded: Recorded) -> Figure:
     for key, runs in recorded.items():
         curves = np.array([run.test_accuracy for run in runs.values()])
         epochs = np.arange(1, curves.shape[1] + 1)
-        (line,) = axes.plot(epochs, curves.mean(axis=0), ".-", label=utils.readable(key))
+        (line,) = axes.plot(epochs, curves.mean(axis=0), ".-", label=readable(key))
         end = curves[:, -1]
         axes.errorbar(
             epochs[-1],
@@ -165,4 +167,78 @@ def draw_epochs(recorded: Recorded) -> Figure:
     axes.set(ylim=(98, 99.7), xlabel="epoch", ylabel="test accuracy, percent")
     axes.set_title("Step 3 in fewer epochs: mean over the seeds, and their range at the end")
     axes.legend(loc="lower right")
+    return figure
+
+
+def show_seeds(records: Mapping[int, utils.History], yours: utils.History | None = None) -> Figure:
+    """Runs of one recipe: the last five epochs of each seed, and how often each accuracy occurs among all of them.
+
+    `yours` is marked beside them where it can be compared with them. Raises ValueError for no runs.
+    """
+    runs = list(records.values())
+    if not runs:
+        raise ValueError("there are no runs to show, expected at least one")
+    mean = np.mean([run.mean_last_five for run in runs])
+    luck = standard_error(mean, runs[0].test_images)
+    figure, (by_seed, together) = plt.subplots(
+        1, 2, figsize=(11, 4), layout="constrained", sharey=True, width_ratios=[3, 1]
+    )
+    for seed, run in records.items():
+        by_seed.plot([seed] * len(run.last_five), run.last_five, ".", color=utils.TEST_COLOR, alpha=0.5)
+    means = [run.mean_last_five for run in runs]
+    by_seed.plot(list(records), means, "_", color="black", markersize=12, label="mean of a seed's last five epochs")
+    by_seed.set(title=f"The last five epochs of each of {len(runs)} seeds", xlabel="seed", ylabel="percent")
+    ticks = {seed: str(seed) for seed in records}
+    if yours and not why_not_comparable(yours, runs[0]):
+        place = max(records) + 1
+        ticks[place] = "yours"
+        by_seed.plot([place] * len(yours.last_five), yours.last_five, ".", color=utils.YOUR_COLOR, alpha=0.5)
+        by_seed.plot(place, yours.mean_last_five, "D", color=utils.YOUR_COLOR, label="your run")
+    by_seed.set_xticks(list(ticks), list(ticks.values()))
+    last = [percent for run in runs for percent in run.last_five]
+    image = 100 / runs[0].test_images
+    edges = np.arange(min(last) - image / 2, max(last) + 2.5 * image, 2 * image)
+    together.hist(last, bins=edges, orientation="horizontal", color=utils.TEST_COLOR, alpha=0.7)
+    together.set(title="All of them", xlabel="epochs")
+    for axes in (by_seed, together):
+        axes.axhline(
+            utils.TARGET_PERCENT, color="gray", linestyle="--", linewidth=1, label=f"{utils.TARGET_PERCENT:.1f} %"
+        )
+        axes.axhspan(
+            mean - luck, mean + luck, color="gray", alpha=0.15, label="mean, and one standard error of the images"
+        )
+    figure.legend(handles=by_seed.get_legend_handles_labels()[0], loc="outside lower center", ncols=3, fontsize=8)
+    plt.close(figure)
+    return figure
+
+
+OFF_AXIS = 1.0  # points of difference; a recipe that loses more than this has an arrow in place of a point
+
+
+def show_comparison(recipes: Mapping[str, Mapping[int, utils.History]], against: str) -> Figure:
+    """Each recipe's paired difference to one of them, with its 95 % interval, in the order of the table.
+
+    Red and green where the interval leaves zero out. Raises ValueError as `comparison_table` does.
+    """
+    changes = differences(recipes, against)
+    figure, axes = plt.subplots(figsize=(9, 1.6 + 0.28 * len(changes)), layout="constrained")
+    for y, (name, difference) in enumerate(changes.items()):
+        lost, gained = difference.high < 0, difference.low > 0
+        color = "tab:red" if lost else "tab:green" if gained else "gray"
+        if difference.mean > -OFF_AXIS:
+            axes.plot([difference.low, difference.high], [y, y], color=color, linewidth=2)
+            axes.plot(difference.mean, y, "o", color=color)
+    left = axes.get_xlim()[0]
+    for y, difference in enumerate(changes.values()):
+        if difference.mean <= -OFF_AXIS:
+            axes.plot(left, y, "<", color="tab:red", clip_on=False)
+            axes.annotate(f"{difference.mean:+.2f}", (left, y), (8, -3), textcoords="offset points", fontsize=9)
+    axes.set_xlim(left=left)
+    axes.invert_yaxis()
+    axes.axvline(0, color="black", linewidth=1)
+    axes.set_yticks(range(len(changes)), [readable(name) for name in changes])
+    axes.set(xlabel=f"points of test accuracy, mean of the last five epochs, difference to {readable(against)}")
+    axes.set_title("Paired differences with 95 % intervals; gray where the interval has zero in it", fontsize=11)
+    axes.grid(axis="x", alpha=0.3)
+    plt.close(figure)
     return figure

@@ -8,7 +8,7 @@ import torch
 
 import utils
 from app import digit
-from lab.train import load_model, make_transform
+from lab.runs.train import load_model, make_transform
 
 
 def read_image(path: Path) -> np.ndarray:

@@ -11,7 +11,7 @@ from PIL import Image
 import utils
 from app import digit
 from app.network import Network
-from lab.places import APP_NETWORK, RESULTS, expect_folder, refuse_evidence
+from lab.evidence.places import APP_NETWORK, RESULTS, expect_folder, refuse_evidence
 
 RESULT = RESULTS / "drawings.json"
 DIGITS = 2_000

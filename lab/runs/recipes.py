@@ -4,26 +4,21 @@ A study is a name for some recipes and the seeds that each is run for. One recip
 run once.
 """
 
-import hashlib
 import inspect
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 
 import torch
 from torch import nn
 
 import models
 import utils
-from lab import networks
+from lab.evidence.records import LATER, recipe_hash
+from lab.runs import networks
 
 OPTIMIZERS = ("nesterov", "sgd", "adam", "adadelta")
 SCHEDULES = ("step", "cosine", "one-cycle")
-
-
-def _later(default: object) -> object:
-    """A field that came when there were records already: at its default, it leaves a recipe's hash as it was."""
-    return field(default=default, metadata={"later": True})
 
 
 @dataclass(frozen=True)
@@ -49,13 +44,13 @@ class Recipe:
     bfloat16: bool = True  # where the device is fast at it
     # train on the first 50,000 training images and measure on the last 10,000, never on the test images
     held_out: bool = False
-    optimizer: str = _later("nesterov")  # SGD with Nesterov's momentum, or one of the other OPTIMIZERS
-    mean: float = _later(utils.MNIST_MEAN)  # a pixel of [0, 1], less the mean and over std, is what the network sees
-    std: float = _later(utils.MNIST_STD)
-    flip: float = _later(0.0)  # probability of a training image to be mirrored left to right
+    optimizer: str = LATER["optimizer"]  # SGD with Nesterov's momentum, or one of the other OPTIMIZERS
+    mean: float = LATER["mean"]  # a pixel of [0, 1], less the mean and over std, is what the network sees
+    std: float = LATER["std"]
+    flip: float = LATER["flip"]  # probability of a training image to be mirrored left to right
     # the last of the training images, as a fraction, choose the epoch; the test images are for that one
-    validation: float = _later(0.0)
-    patience: int = _later(0)  # stop after so many epochs without a better one; 0 for never
+    validation: float = LATER["validation"]
+    patience: int = LATER["patience"]  # stop after so many epochs without a better one; 0 for never
 
     def __post_init__(self) -> None:
         for name, value, known in (
@@ -91,7 +86,7 @@ class Recipe:
             # no module that is imported there, nor a layer of PyTorch's
             if isinstance(found, type) and issubclass(found, nn.Module) and found.__module__ == module.__name__:
                 return found
-        raise ValueError(f"there is no network {self.network!r}, expected one of models.py or lab/networks.py")
+        raise ValueError(f"there is no network {self.network!r}, expected one of models.py or lab/runs/networks.py")
 
     def make_network(self) -> nn.Module:
         """The network with its initial weights, drawn from the generator as it is.
@@ -117,11 +112,7 @@ class Recipe:
     @property
     def hash(self) -> str:
         """Ten hexadecimal digits that another recipe does not have; records are named after it."""
-        described = asdict(self)
-        for one in fields(self):
-            if one.metadata.get("later") and described[one.name] == one.default:
-                del described[one.name]
-        return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:10]
+        return recipe_hash(asdict(self))
 
 
 @dataclass(frozen=True)

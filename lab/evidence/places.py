@@ -8,9 +8,9 @@ import torch
 
 import utils
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(__file__).parents[1] / "results"
 RECORDS = RESULTS / "records"
-APP_NETWORK = Path(__file__).parent.parent / "app" / "step3.onnx"
+APP_NETWORK = Path(__file__).parents[2] / "app" / "step3.onnx"
 
 
 def is_evidence(path: Path) -> bool:

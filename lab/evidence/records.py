@@ -3,23 +3,21 @@
 Each is checked when it is written and when it is read. The committed ones are evidence: full runs on all of MNIST.
 """
 
-import functools
+import hashlib
 import json
 import platform
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import MISSING, asdict, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any, Generic, NamedTuple, TypeVar
+from typing import Annotated, Any, Generic, NamedTuple, Protocol, TypeVar
 
 import torch
 import torchvision
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 import utils
-from lab.places import RECORDS, is_evidence
-from lab.recipes import Recipe
-from lab.train import MNIST_TEST, Tested, Trained, extent, kept_epoch, shortfall
+from lab.evidence.places import RECORDS, RESULTS, is_evidence
 
 # ---------------------------------------------------------------------------------------------------------------------
 # What stands in a file
@@ -70,6 +68,55 @@ class _OnHeldOut(_History):
     held_out_correct: list[Count]
 
 
+Number = int | float  # as written: 45 and 45.0 are alike to a run, not to a hash
+
+
+class RecordedRecipe(_Part):
+    """The recipe of a run, as lab/runs/recipes.py describes its fields.
+
+    Those with a default came when there were records already: at their default, they leave the recipe's hash as it was.
+    """
+
+    network: str
+    switches: dict[str, Any]
+    augmentation: dict[str, Number]
+    epochs: Annotated[int, Field(ge=1)]
+    batch_size: Annotated[int, Field(ge=1)]
+    learning_rate: Number
+    momentum: Number
+    weight_decay: Number
+    schedule: str
+    step_size: int
+    gamma: Number
+    plain_epochs: Count
+    bfloat16: bool
+    held_out: bool
+    optimizer: str = "nesterov"
+    mean: Number = utils.MNIST_MEAN
+    std: Number = utils.MNIST_STD
+    flip: Number = 0.0
+    validation: Number = 0.0
+    patience: int = 0
+
+    @property
+    def validates(self) -> bool:
+        """Whether it measures each epoch on images that are held out of training, and not on the test images."""
+        return self.held_out or self.validation > 0
+
+    @property
+    def hash(self) -> str:
+        return recipe_hash(self.model_dump())
+
+
+LATER = {name: one.default for name, one in RecordedRecipe.model_fields.items() if not one.is_required()}
+
+
+def recipe_hash(recipe: Mapping[str, Any]) -> str:
+    """Ten hexadecimal digits that another recipe does not have; records are named after it."""
+    described = {name: value for name, value in recipe.items() if name not in LATER or value != LATER[name]}
+    return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:10]
+
+
 class _Test(_Part):
     """What the kept weights, those of this epoch, gave on the test images: [index, label, answer] of each mistake."""
 
@@ -84,10 +131,95 @@ Measured = TypeVar("Measured", _OnTest, _OnHeldOut)
 
 class _File(_Part, Generic[Measured]):
     hash: str
-    recipe: dict[str, Any]
+    recipe: RecordedRecipe
     versions: _Versions
     history: Measured
     test: _Test | None = None
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Which epoch a run keeps, and what a full run is
+# ---------------------------------------------------------------------------------------------------------------------
+
+MNIST_TRAIN, MNIST_TEST = 60_000, 10_000
+
+
+class Training(Protocol):
+    """What these functions want of a recipe."""
+
+    epochs: int
+    held_out: bool
+    validation: float
+    patience: int
+
+    @property
+    def validates(self) -> bool: ...
+
+
+def images_to_train(recipe: Training, images: int) -> int:
+    """How many of the training images are left to train on."""
+    share = 1 / 6 if recipe.held_out else recipe.validation  # of MNIST's 60,000: the last 10,000
+    return images - max(1, round(share * images)) if recipe.validates else images
+
+
+@dataclass
+class Tested:
+    """What the kept weights give on the test images: mean loss, and [index, label, answer] of each mistake."""
+
+    images: int
+    loss: float
+    mistakes: list[list[int]]
+
+    __test__ = False  # pytest would take it for one of its own
+
+    @property
+    def accuracy(self) -> float:
+        """Percent of the test images."""
+        return 100 * (self.images - len(self.mistakes)) / self.images
+
+
+def best_epoch(history: utils.History) -> int:
+    """The epoch, from 1, with the most right answers; of equals, the one with the lower loss."""
+    return 1 + max(range(len(history)), key=lambda i: (history.test_correct[i], -history.test_loss[i]))
+
+
+def kept_epoch(recipe: Training, history: utils.History) -> int:
+    """The epoch, from 1, whose weights are kept: the best one if validation images tell it, else the last."""
+    return best_epoch(history) if recipe.validates else len(history)
+
+
+@dataclass(frozen=True)
+class Extent:
+    """On what a run was trained and measured, and for how long; `epochs` are those of the whole run, the kept one or not."""
+
+    dataset: str
+    train_images: int
+    measured_images: int
+    epochs: int
+
+
+def extent(history: utils.History) -> Extent:
+    return Extent(history.dataset, history.train_images, history.test_images, len(history))
+
+
+def shortfall(recipe: Training, ran: Extent, kept: int) -> str:
+    """What a run of a recipe lacks to be evidence: a full run on all of MNIST. "" where it lacks nothing.
+
+    `kept` is the epoch whose weights are kept; early stopping may end a run `patience` epochs later.
+    """
+    train_images = images_to_train(recipe, MNIST_TRAIN)
+    images = train_images, MNIST_TRAIN - train_images if recipe.validates else MNIST_TEST
+    if ran.dataset != "MNIST":
+        return f"it is of a {ran.dataset}, expected all of MNIST"
+    if (ran.train_images, ran.measured_images) != images:
+        return (
+            f"it was trained on {ran.train_images:,} and measured on {ran.measured_images:,} images, "
+            f"expected {images[0]:,} and {images[1]:,}"
+        )
+    stopped = 0 < recipe.patience <= ran.epochs - kept and ran.epochs < recipe.epochs
+    if ran.epochs != recipe.epochs and not stopped:
+        return f"it has {ran.epochs} epochs, expected {recipe.epochs}"
+    return ""
 
 
 class Record(NamedTuple):
@@ -95,8 +227,16 @@ class Record(NamedTuple):
     is None where the record does not have the kept weights' mistakes.
     """
 
-    recipe: Recipe
+    recipe: RecordedRecipe
     history: utils.History
+    tested: Tested | None
+
+
+class Trained(NamedTuple):
+    """A finished run. `epoch` is the one whose weights are kept; `tested` is None for a recipe that is held out."""
+
+    history: utils.History
+    epoch: int
     tested: Tested | None
 
 
@@ -105,7 +245,7 @@ class Record(NamedTuple):
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def record_path(recipe: Recipe, seed: int, folder: Path = RECORDS) -> Path:
+def record_path(recipe: Any, seed: int, folder: Path = RECORDS) -> Path:
     return folder / f"{recipe.hash}.seed{seed}.json"
 
 
@@ -156,22 +296,17 @@ def _check(content: object, path: Path) -> Record:
     return Record(recipe, history, tested)
 
 
-def _recipe(content: object) -> Recipe:
+def _recipe(content: object) -> RecordedRecipe:
     """The recipe that stands in a record. Raises ValueError for none, and for fields that are missing or unknown."""
     written = content.get("recipe") if isinstance(content, dict) else None
     if not isinstance(written, dict):
         raise ValueError(f"it is {_shown(content)}, expected an object with a recipe")  # noqa: TRY004 (bad data, no bug)
-    known = {one.name: one for one in fields(Recipe)}
-    for name in written:
-        if name not in known:
-            raise ValueError(f"recipe.{name} is unknown, expected some of {', '.join(known)}")
-    for name, one in known.items():
-        if name not in written and one.default is MISSING and one.default_factory is MISSING:
-            raise ValueError(f"recipe.{name} is missing")
     try:
-        return Recipe(**written)
-    except (TypeError, AttributeError) as error:
-        raise ValueError(f"its recipe is none: {error}") from None
+        recipe = RecordedRecipe.model_validate(written)
+    except ValidationError as error:
+        raise ValueError(f"recipe.{_first(error)}") from None
+    utils.check_rates(recipe.learning_rate, recipe.momentum, recipe.weight_decay, recipe.gamma)
+    return recipe
 
 
 def _shown(content: object) -> str:
@@ -184,14 +319,14 @@ def _first(error: ValidationError) -> str:
     return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
 
 
-def _check_name(path: Path, written_hash: str, recipe: Recipe, seed: int) -> None:
+def _check_name(path: Path, written_hash: str, recipe: RecordedRecipe, seed: int) -> None:
     if written_hash != recipe.hash:
         raise ValueError(f"its hash is {written_hash}, expected that of its recipe, {recipe.hash}")
     if path.name != record_path(recipe, seed).name:
         raise ValueError(f"its name is {path.name}, expected {record_path(recipe, seed).name}")
 
 
-def _check_history(recipe: Recipe, history: utils.History) -> None:
+def _check_history(recipe: Training, history: utils.History) -> None:
     epochs = len(history.learning_rate)
     columns = {name: column for name, column in asdict(history).items() if isinstance(column, list)}
     for name, column in columns.items():
@@ -208,17 +343,9 @@ def _check_history(recipe: Recipe, history: utils.History) -> None:
     ):
         if max(counts) > images:
             raise ValueError(f"{name} has {max(counts)}, expected at most the {images} images")
-    parameters = _count_parameters(recipe.network, json.dumps(recipe.switches))
-    if history.parameters != parameters:
-        raise ValueError(f"it has {history.parameters} parameters, expected {parameters}, as its network has")
 
 
-@functools.cache  # a folder has many runs of few networks
-def _count_parameters(network: str, switches: str) -> int:
-    return Recipe(network, json.loads(switches)).parameters
-
-
-def _check_test(recipe: Recipe, history: utils.History, epoch: int, tested: Tested) -> None:
+def _check_test(recipe: Training, history: utils.History, epoch: int, tested: Tested) -> None:
     if epoch != kept_epoch(recipe, history):
         raise ValueError(f"test.epoch is {epoch}, expected the one that was kept, {kept_epoch(recipe, history)}")
     if len({index for index, _, _ in tested.mistakes}) != len(tested.mistakes):
@@ -235,7 +362,7 @@ def _check_test(recipe: Recipe, history: utils.History, epoch: int, tested: Test
         )
 
 
-def _check_evidence(recipe: Recipe, history: utils.History, tested: Tested | None) -> None:
+def _check_evidence(recipe: Training, history: utils.History, tested: Tested | None) -> None:
     lacks = shortfall(recipe, extent(history), kept_epoch(recipe, history))
     if lacks:
         raise ValueError(lacks)
@@ -248,7 +375,7 @@ def _check_evidence(recipe: Recipe, history: utils.History, tested: Tested | Non
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def write(folder: Path, recipe: Recipe, trained: Trained) -> Path:
+def write(folder: Path, recipe: Any, trained: Trained) -> Path:
     """Write the record of a run into a folder, whole or not at all; return its path.
 
     Raises ValueError for one that could not be read again, such as a short run among the committed ones.
@@ -260,7 +387,7 @@ def write(folder: Path, recipe: Recipe, trained: Trained) -> Path:
     return path
 
 
-def _make(recipe: Recipe, trained: Trained) -> dict[str, object]:
+def _make(recipe: Any, trained: Trained) -> dict[str, object]:
     """What is kept of a run: its recipe, the versions of the software, and all that was measured.
 
     The columns that were measured on held-out images are called so; what the kept weights gave on the test images
@@ -279,3 +406,48 @@ def _make(recipe: Recipe, trained: Trained) -> dict[str, object]:
     if trained.tested:
         record["test"] = {"epoch": trained.epoch} | asdict(trained.tested)
     return record
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Runs of a study, by its names
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def load(study: str, recipe: str, folder: str | Path = RESULTS) -> dict[int, utils.History]:
+    """The recorded runs of one recipe of a study, by seed; `summary.json` in the folder says which files they are.
+
+    Raises FileNotFoundError where there are none, and ValueError, naming the file, for one that is no record.
+    """
+    summary = Path(folder, "summary.json")
+    try:
+        recipe_hash = json.loads(summary.read_text())[study][recipe]["hash"]
+    except (FileNotFoundError, KeyError):
+        recipe_hash = "no recorded recipe"
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{summary} is torn, `python -m lab report` makes it anew: {error}") from None
+    histories = [read_record(path) for path in Path(folder, "records").glob(f"{recipe_hash}.seed*.json")]
+    if not histories:
+        raise FileNotFoundError(
+            f"{summary} knows of no recorded run of {study}/{recipe}: clone the repository, which has the records, or "
+            f"make them with `python -m lab study {study}` and `python -m lab report`"
+        )
+    return {history.seed: history for history in sorted(histories, key=lambda history: history.seed)}
+
+
+def read_record(path: str | Path) -> utils.History:
+    """The run of a record. What was measured on held-out images stands in the history as that on test images does.
+
+    Raises ValueError, naming the file, for one that is torn or no record.
+    """
+    try:
+        columns = json.loads(Path(path).read_text())["history"]
+        return utils.History(**{name.replace("held_out", "test"): column for name, column in columns.items()})
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        raise ValueError(f"{path} is not a record of a study: {error}") from None
+
+
+def load_study(study: str, folder: str | Path = RESULTS) -> dict[str, dict[int, utils.History]]:
+    """The recorded runs of all recipes of a study, by name and seed. Raises as `load`."""
+    summary = Path(folder, "summary.json")
+    recipes = json.loads(summary.read_text()).get(study, {}) if summary.is_file() else {}
+    return {recipe: load(study, recipe, folder) for recipe in recipes or ["any recipe"]}

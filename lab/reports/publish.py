@@ -7,7 +7,7 @@ import nbformat
 
 import utils
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 NOTEBOOKS = ("Session7_Step1", "Session7_Step2", "Session7_Step3", "lab/Peers")
 BADGE = "https://colab.research.google.com/assets/colab-badge.svg"
 MARKS = ("<!-- badges: written by make publish -->\n", "<!-- end of badges -->\n")

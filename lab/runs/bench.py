@@ -16,7 +16,7 @@ from torchvision import transforms
 
 import models
 import utils
-from lab.recipes import STEP_3
+from lab.runs.recipes import STEP_3
 
 
 def bench(rounds: int = 5, images: int = 60_000) -> dict[str, float]:

@@ -12,10 +12,10 @@ from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor, nn
 
 import utils
-from lab.figures import save
-from lab.places import expect_folder
-from lab.recipes import Recipe
-from lab.train import load_model, predict
+from lab.evidence.figures import save
+from lab.evidence.places import expect_folder
+from lab.runs.recipes import Recipe
+from lab.runs.train import load_model, predict
 
 
 @torch.no_grad()

@@ -13,11 +13,13 @@ import torch
 from tqdm import tqdm
 
 import utils
-from lab import orphans, peers, records
-from lab.places import RECORDS, expect_folder, is_evidence, refuse_evidence
-from lab.recipes import STUDIES, Recipe, Study
-from lab.records import record_path
-from lab.train import Trained, run, run_folder
+from lab.evidence import records, statistics
+from lab.evidence.places import RECORDS, expect_folder, is_evidence, refuse_evidence
+from lab.evidence.records import Trained, record_path
+from lab.runs import orphans
+from lab.runs.recipes import STUDIES, Recipe, Study
+from lab.runs.train import run, run_folder
+from lab.systems import peers
 
 BACKENDS = ("loky", "dask")
 CONNECT_SECONDS = 10  # to wait for a Dask scheduler
@@ -175,7 +177,7 @@ def repeat(name: str, key: str, seed: int, folder: Path = RECORDS) -> str:
         if any(getattr(fresh, column) != getattr(recorded, column) for column in measured):
             raise RuntimeError(f"{path.name}: the same machine gave other numbers, {figures}")
         return f"{path.name}: the same to the last bit, {figures}"
-    luck = math.hypot(*(utils.standard_error(run.mean_last_five, run.test_images) for run in (fresh, recorded)))
+    luck = math.hypot(*(statistics.standard_error(run.mean_last_five, run.test_images) for run in (fresh, recorded)))
     if abs(fresh.mean_last_five - recorded.mean_last_five) > 2 * luck:
         raise RuntimeError(f"{path.name}: further apart than two standard errors, {figures}")
     return f"{path.name}: another machine than {recorded.environment}, and within two standard errors, {figures}"

@@ -11,9 +11,10 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import utils
-from lab.figures import save
-from lab.places import expect_folder
-from lab.train import Tested, evaluate, load_model, predict
+from lab.evidence.figures import save
+from lab.evidence.places import expect_folder
+from lab.evidence.records import Tested
+from lab.runs.train import evaluate, load_model, predict
 
 SHOWN = 40  # images that all of them get wrong, in text and picture; the file has all
 

@@ -7,10 +7,11 @@ from itertools import pairwise
 from pathlib import Path
 
 import utils
-from lab import compare, errors, figures, records, tsne
-from lab.peers import PEERS
-from lab.places import RECORDS, RESULTS, expect_folder, refuse_evidence
-from lab.recipes import STUDIES, Study
+from lab.evidence import figures, records, statistics, tables
+from lab.evidence.places import RECORDS, RESULTS, expect_folder, refuse_evidence
+from lab.reports import compare, errors, tsne
+from lab.runs.recipes import STUDIES, Study
+from lab.systems.peers import PEERS
 
 TSNE = RESULTS / "tsne.json"  # as `python -m lab tsne` wrote it, of the ladder's last rung
 
@@ -58,7 +59,7 @@ def _summarize(name: str, recorded: Mapping[str, Runs]) -> dict[str, dict[str, o
     """What a program wants to know of each recipe; accuracies in percent, of the images that `measured_on` names."""
     summary = {}
     for key, runs in recorded.items():
-        recipe, together = STUDIES[name].recipes[key], utils.over_seeds(runs)
+        recipe, together = STUDIES[name].recipes[key], statistics.over_seeds(runs)
         summary[key] = {
             "hash": recipe.hash,
             "parameters": together.parameters,
@@ -105,7 +106,7 @@ Steps 1 and 2; *cosine* has Step 3's highest rate, and is set once an epoch. *No
 takes it over the budget. *At the end* is the last epoch alone: the mean over the seeds, and how many of them are at 99.40 or more.""",
     "frontier": """![Accuracy against parameters](frontier.png)
 
-The networks are Model_2 with the second convolution separable too (`lab/networks.py`), trained as Step 3 with lighter augmentation; the
+The networks are Model_2 with the second convolution separable too (`lab/runs/networks.py`), trained as Step 3 with lighter augmentation; the
 last row is Step 3 itself. Five seeds do not rank neighbouring sizes: look at the spread.""",
     "epochs": """![Accuracy over the epochs, by their number](epochs.png)
 
@@ -145,7 +146,7 @@ def _table(name: str, recorded: Mapping[str, Runs]) -> str:
         titles.append("at the end")
     if study.against:
         titles.append(
-            "change to the row above" if study.against == "above" else f"difference to {utils.readable(study.against)}"
+            "change to the row above" if study.against == "above" else f"difference to {tables.readable(study.against)}"
         )
     rows = []
     above = dict(pairwise(study.recipes)) if study.against == "above" else {}
@@ -167,9 +168,9 @@ def _markdown(titles: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
 
 
 def _row(name: str, key: str, runs: Runs) -> list[str]:
-    together = utils.over_seeds(runs)
+    together = statistics.over_seeds(runs)
     row = [
-        utils.readable(key),
+        tables.readable(key),
         f"{together.parameters:,}",
         str(together.seeds),
         str(together.consistent),
@@ -184,9 +185,9 @@ def _row(name: str, key: str, runs: Runs) -> list[str]:
     return row
 
 
-def paired(runs: Runs, others: Runs) -> utils.Difference | None:
+def paired(runs: Runs, others: Runs) -> statistics.Difference | None:
     """The paired difference, or None where fewer than two seeds are in common."""
-    return utils.paired_difference(runs, others) if len(runs.keys() & others.keys()) > 1 else None
+    return statistics.paired_difference(runs, others) if len(runs.keys() & others.keys()) > 1 else None
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -197,7 +198,7 @@ PEERS_HEAD = """## Peers: published systems, rebuilt and measured
 
 ![A row a system: measured and claimed](peers.png)
 
-Each is a recipe in `lab/peers.py`, trained by the same `fit` as the lesson's steps. *Claim* is what its author published, of *its runs*.
+Each is a recipe in `lab/systems/peers.py`, trained by the same `fit` as the lesson's steps. *Claim* is what its author published, of *its runs*.
 """
 
 

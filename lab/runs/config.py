@@ -11,8 +11,8 @@ from typing import NamedTuple
 import jsonargparse
 import yaml
 
-from lab.peers import PEERS
-from lab.recipes import Recipe
+from lab.runs.recipes import Recipe
+from lab.systems.peers import PEERS
 
 
 class Asked(NamedTuple):

@@ -1,0 +1,1 @@
+"""What is written from records, checkpoints and data."""

@@ -1,0 +1,1 @@
+"""Recipes, and the runs that they are: recipes, networks, train, study, bench."""
