@@ -1,4 +1,4 @@
-"""The notebooks, the README and the records say the same; and a notebook is what a reader expects it to be."""
+"""The notebooks and the records say the same; and a notebook is what a reader expects it to be."""
 
 import ast
 import json
@@ -17,7 +17,6 @@ import models
 import utils
 from lab.evidence import records, statistics
 from lab.evidence.places import RESULTS
-from lab.reports import publish
 from lab.runs.recipes import STUDIES
 
 ROOT = Path(__file__).parent.parent
@@ -209,14 +208,6 @@ def test_how_many_seeds_are_consistent_is_what_a_row_of_the_notebook_says(step):
     assert not list(not_of_a_row_named_beside_it(CONSISTENT, prose(step), rows))
 
 
-def test_a_difference_in_the_readme_is_that_of_a_row_of_the_report():
-    report = (RESULTS / "README.md").read_text()
-    rows = re.findall(rf"^\| (.*?) \|.* ({INTERVAL}) \|$", report, re.MULTILINE)
-    readme = (ROOT / "README.md").read_text()
-    assert re.findall(INTERVAL, re.sub(r"\s+", " ", readme))
-    assert not list(not_of_a_row_named_beside_it(INTERVAL, readme, rows))
-
-
 @pytest.mark.parametrize("step", STEPS)
 def test_a_network_of_the_lesson_has_fewer_than_8000_parameters(step):
     assert f"{record(step).parameters:,} parameters, fewer than 8,000: True" in outputs(step)
@@ -243,62 +234,6 @@ def test_step_3_meets_its_target_for_each_of_twenty_seeds():
         assert run.parameters < 8_000 and len(run) <= 15
     assert sum(run.mean_last_five for run in runs.values()) / len(runs) >= 99.50
     assert all(runs[seed].mean_last_five >= 99.50 for seed in range(5))
-
-
-def test_the_readme_has_the_row_of_each_step():
-    readme = (ROOT / "README.md").read_text()
-    for step in STEPS:
-        run, seeds = record(step), records.load("consistency", f"step{step}").values()
-        last = " ".join(f"{percent:.2f}" for percent in run.last_five)
-        mean = sum(run.mean_last_five for run in seeds) / len(seeds)
-        met = sum(utils.verdict(run).consistent for run in seeds)
-        row = (
-            f"| [{step}](Session7_Step{step}.ipynb) | {run.parameters:,} | {run.best:.2f} | {last} | {run.gap:+.2f} "
-            f"| {mean:.2f} | {met} of {len(seeds)} |"
-        )
-        assert row in readme, row
-
-
-def test_the_readme_says_between_which_figures_step_3_lies():
-    last = [percent for run in records.load("consistency", "step3").values() for percent in run.last_five]
-    sentence = f"Step 3's last five epochs lie between {min(last):.2f} and {max(last):.2f} %, over all seeds."
-    assert sentence in (ROOT / "README.md").read_text()
-
-
-def test_the_readme_says_how_small_the_network_can_be():
-    row = json.loads((RESULTS / "summary.json").read_text())["frontier"]["3982_parameters"]
-    sentence = (
-        f"{row['parameters']:,} parameters meet the verdict for {row['consistent']} of {row['seeds']} seeds, "
-        f"at {row['mean_last5']:.2f} % on their mean and {row['worst_last5']:.2f} % in the worst epoch that counts."
-    )
-    assert sentence in (ROOT / "README.md").read_text().replace("\n", " ")
-    assert row["parameters"] < 4_000 and row["consistent"] == row["seeds"] == 5
-
-
-def test_the_readme_says_in_how_few_epochs_every_seed_ends_at_the_target():
-    ends = {}
-    for key, recipe in STUDIES["epochs"].recipes.items():
-        runs = records.load("epochs", key, RESULTS)
-        ends[recipe.epochs] = [runs[seed].test_accuracy[-1] for seed in range(STUDIES["epochs"].seeds)]
-    fewest = min(epochs for epochs, end in ends.items() if min(end) >= 99.40)
-    end = ends[fewest]
-    after_seven = [run.test_accuracy[6] for run in records.load("epochs", "8_epochs").values()]
-    sentence = (
-        f"in {fewest} epochs in place of 15, Step 3 ends at {min(end):.2f} % or more for each of {len(end)} seeds, at "
-        f"{sum(end) / len(end):.2f} % on their mean; after the seventh of them, each seed is at "
-        f"{min(after_seven):.2f} % or more already."
-    )
-    assert sentence in (ROOT / "README.md").read_text().replace("\n", " ")
-
-
-def test_the_readme_has_the_recorded_timings():
-    readme = (ROOT / "README.md").read_text()
-    timed = json.loads((RESULTS / "bench.json").read_text())
-    for name in ("usual_s", "ours_s", "bare_s", "idle_s", "busy_s"):
-        assert f"| {timed[name]} |" in readme, name
-    assert f"That is {timed['ratio']} times faster" in readme
-    assert f"Beside other work an epoch takes {timed['busy_ratio']} times as long" in readme
-    assert f"takes {100 * timed['data_share']:.1f} % of an epoch, the process {timed['memory_mib']} MiB" in readme
 
 
 # Away from home
@@ -392,48 +327,3 @@ def test_in_colab_a_published_notebook_clones_and_a_second_run_of_its_cells_does
     notebook.cells.append(nbformat.v4.new_code_cell("import utils\nprint(utils.__file__)"))
     NotebookClient(notebook, timeout=600, resources={"metadata": {"path": colab}}).execute()
     assert text_of(notebook.cells[-1]).strip() == str(colab / "lesson" / "utils.py")
-
-
-# Published
-
-
-def copy_of_what_is_published(folder):
-    for name in [*publish.NOTEBOOKS, "README"]:
-        path = Path(f"{name}.md" if name == "README" else f"{name}.ipynb")
-        (folder / path).parent.mkdir(exist_ok=True)
-        shutil.copy(ROOT / path, folder / path)
-    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-@pytest.mark.parametrize("address", ["https://github.com/ann/lesson", "https://github.com/ann/lesson.git"])
-def test_publishing_names_the_repository_everywhere_and_is_undone_without_a_trace(tmp_path, address):
-    before = copy_of_what_is_published(tmp_path)
-    publish.publish(address, tmp_path)
-    for name in publish.NOTEBOOKS:
-        notebook = nbformat.read(tmp_path / f"{name}.ipynb", as_version=4)
-        badge = f"(https://colab.research.google.com/github/ann/lesson/blob/main/{name}.ipynb)"
-        assert badge in notebook.cells[0].source.splitlines()[0] and badge in (tmp_path / "README.md").read_text()
-        code = next(cell.source for cell in notebook.cells if cell.cell_type == "code")
-        assert 'REPOSITORY = "https://github.com/ann/lesson"\n' in code
-    publish.publish("https://github.com/bob/copy", tmp_path)
-    assert all(b"ann/lesson" not in path.read_bytes() for path in before)
-    publish.publish("", tmp_path)
-    assert {path: path.read_bytes() for path in before} == before
-
-
-@pytest.mark.parametrize("address", ["github.com/a/b", "https://gitlab.com/a/b", "https://github.com/a", "a b"])
-def test_an_address_that_colab_cannot_open_is_refused_and_nothing_is_written(tmp_path, address):
-    before = copy_of_what_is_published(tmp_path)
-    with pytest.raises(ValueError, match="expected one such as https://github.com/NAME/REPOSITORY"):
-        publish.publish(address, tmp_path)
-    assert {path: path.read_bytes() for path in before} == before
-
-
-def test_records_and_figures_name_no_place_of_the_machine_that_made_them():
-    for path in [
-        *ROOT.glob("*.ipynb"),
-        ROOT / "lab/Peers.ipynb",
-        *ROOT.glob("lab/results/**/*.json"),
-        ROOT / "README.md",
-    ]:
-        assert not re.search(r"/(home|root|work|tmp|Users)/", path.read_text()), path

@@ -1,4 +1,4 @@
-"""Write the address of a published copy into the notebooks and the README: what to clone, and badges for Colab."""
+"""Write a published copy's address into the notebooks and the README: the repository to clone, and badges for Colab."""
 
 import re
 from pathlib import Path
@@ -6,6 +6,7 @@ from pathlib import Path
 import nbformat
 
 import utils
+from lab.reports.readme import put
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOKS = ("Session7_Step1", "Session7_Step2", "Session7_Step3", "lab/Peers")
@@ -14,9 +15,9 @@ MARKS = ("<!-- badges: written by make publish -->\n", "<!-- end of badges -->\n
 
 
 def publish(repository: str, root: Path = ROOT, branch: str = "main") -> str:
-    """Make the notebooks in this folder open in Colab from a GitHub repository, or undo it for an empty address.
+    """Make the notebooks in a folder open in Colab from a GitHub repository; an empty address undoes it.
 
-    Returns a line that says what was done. Raises ValueError for an address of another kind, before anything is written.
+    Returns one line that says what changed. Raises ValueError for any other address, before it writes anything.
     """
     address = repository.strip().removesuffix("/").removesuffix(".git")
     if address and not re.fullmatch(r"https://github\.com/[\w.-]+/[\w.-]+", address):
@@ -27,7 +28,7 @@ def publish(repository: str, root: Path = ROOT, branch: str = "main") -> str:
     for path, content in contents.items():
         with utils.whole_or_not_at_all(path) as unfinished:
             unfinished.write_text(content)
-    done = f"open in Colab from {address}, branch {branch}" if address else "name no published address any more"
+    done = f"open in Colab from {address}, branch {branch}" if address else "no longer name a published address"
     return f"{len(NOTEBOOKS)} notebooks and the README {done}"
 
 
@@ -37,7 +38,7 @@ def _badge(address: str, branch: str, name: str) -> str:
 
 
 def _notebook(path: Path, address: str, badge: str) -> str:
-    """The notebook with the address in its first code cell, and the badge above its title."""
+    """The notebook with the address in its first code cell and the badge above its title."""
     notebook = nbformat.read(path, as_version=4)
     head = notebook.cells[0]
     head.source = re.sub(r"\A\[!\[Open .*\n\n", "", head.source)
@@ -49,8 +50,8 @@ def _notebook(path: Path, address: str, badge: str) -> str:
 
 
 def _readme(text: str, badges: dict[str, str]) -> str:
-    """The README with a line of badges between its marks."""
-    before, rest = text.split(MARKS[0])
-    after = rest.split(MARKS[1])[1]
-    shown = " ".join(badge for badge in badges.values() if badge)
-    return before + MARKS[0] + (f"{shown}\n" if shown else "") + MARKS[1] + after
+    """The README with a line of badges between its marks. Raises ValueError if the marks are missing."""
+    try:
+        return put(text, *MARKS, " ".join(badge for badge in badges.values() if badge))
+    except ValueError as error:
+        raise ValueError(f"README.md: {error}") from None

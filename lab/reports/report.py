@@ -9,7 +9,7 @@ from pathlib import Path
 import utils
 from lab.evidence import figures, records, statistics, tables
 from lab.evidence.places import RECORDS, RESULTS, expect_folder, refuse_evidence
-from lab.reports import compare, errors, tsne
+from lab.reports import compare, errors, readme, tsne
 from lab.runs.recipes import STUDIES, Study
 from lab.systems.peers import PEERS
 
@@ -40,6 +40,8 @@ def report(folder: Path = RESULTS) -> None:
         (made / "README.md").write_text(_text(studies, peers, count))
         figures.draw_all(studies, made)
         _draw_peers(peers, made)
+        if folder.resolve() == RESULTS.resolve():
+            readme.write(recorded)
         for path in sorted(made.iterdir()):
             path.replace(folder / path.name)
 

@@ -1,0 +1,427 @@
+"""The generated parts of the READMEs: every figure there stands between two marks, and `python -m lab report` writes it.
+
+A block is a function of the evidence. In a page it stands between `<!-- NAME -->` and `<!-- end of NAME -->`.
+"""
+
+import json
+import statistics
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import utils
+from lab.evidence import records
+from lab.evidence.figures import PUBLISHED
+from lab.evidence.places import APP_NETWORK, RECORDS, RESULTS, refuse_evidence
+from lab.evidence.statistics import Difference, over_seeds, paired_difference, standard_error
+from lab.reports import compare
+from lab.runs.recipes import STEP_2, STEP_3, STUDIES
+from lab.systems import peers
+
+ROOT = Path(__file__).parents[2]
+LINE = 118
+STEPS = (1, 2, 3)
+
+Runs = Mapping[int, utils.History]  # by seed
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the blocks are made from: all recorded runs, and what the benchmarks measured."""
+
+    recorded: records.Runs
+    bench: Mapping[str, float]
+    bench_app: Mapping[str, float]
+    drawings: Mapping[str, float]
+    app_network: Mapping[str, Any]  # what the exported network says about itself
+
+    def runs(self, study: str, recipe: str) -> Runs:
+        """The runs of a recipe for its study's own seeds. Raises ValueError if there are none."""
+        found = self.recorded.get(STUDIES[study].recipes[recipe].hash, {})
+        runs = {seed: found[seed].history for seed in range(STUDIES[study].seeds) if seed in found}
+        if not runs:
+            raise ValueError(f"{study}/{recipe} has no recorded run, expected some: `python -m lab study {study}`")
+        return runs
+
+
+def gather(recorded: records.Runs | None = None) -> Evidence:
+    """Read all evidence: the committed records, unless others are given, and the results of the benchmarks.
+
+    Raises ModuleNotFoundError without onnxruntime, which reads the app's network.
+    """
+    from app.network import Network  # the lesson's own requirements do not include onnxruntime
+
+    bench, bench_app, drawings = (
+        json.loads((RESULTS / f"{name}.json").read_text()) for name in ("bench", "bench_app", "drawings")
+    )
+    recorded = records.by_recipe(RECORDS) if recorded is None else recorded
+    return Evidence(recorded, bench, bench_app, drawings, Network(APP_NETWORK).about)
+
+
+def write(recorded: records.Runs | None = None, root: Path = ROOT) -> None:
+    """Write the generated blocks into the READMEs of a checkout; none is written unless all can be made.
+
+    Raises ValueError where a short run or the sample was asked for, and for a page whose marks are missing.
+    """
+    refuse_evidence(RESULTS, "unset it to write the READMEs", data=False)
+    for path, text in fill(gather(recorded), root).items():
+        with utils.whole_or_not_at_all(path) as unfinished:
+            unfinished.write_text(text)
+
+
+def fill(evidence: Evidence, root: Path = ROOT) -> dict[Path, str]:
+    """The text of each README as it should be: what is there, with fresh blocks. Raises ValueError for missing marks."""
+    pages = {}
+    for name, blocks in PAGES.items():
+        text = (root / name).read_text()
+        for title, block in blocks.items():
+            try:
+                text = put(text, f"<!-- {title} -->\n", f"<!-- end of {title} -->\n", block(evidence))
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from None
+        pages[root / name] = text
+    return pages
+
+
+def put(text: str, opening: str, closing: str, content: str) -> str:
+    """The text with this content between two marks. Raises ValueError unless each mark is there once, and in order."""
+    for mark in (opening, closing):
+        if text.count(mark) != 1:
+            raise ValueError(f"the mark {mark.strip()!r} is there {text.count(mark)} times, expected once")
+    begin, end = text.index(opening) + len(opening), text.index(closing)
+    if end < begin:
+        raise ValueError(f"the mark {closing.strip()!r} is above {opening.strip()!r}, expected it below")
+    return text[:begin] + (content + "\n" if content else "") + text[end:]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Forms
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def _table(titles: Sequence[str], lines: Sequence[Sequence[object]], left: int = 1) -> str:
+    """A Markdown table; the first `left` columns are words, the others numbers."""
+    ruler = ["---" if i < left else "---:" for i in range(len(titles))]
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in [titles, ruler, *lines])
+
+
+def _paragraph(*sentences: str) -> str:
+    return textwrap.fill(" ".join(sentences), LINE, break_long_words=False, break_on_hyphens=False)
+
+
+def _percents(values: Sequence[float]) -> str:
+    return " ".join(f"{value:.2f}" for value in values)
+
+
+def _all_or(count: int, of: int) -> str:
+    return f"all {of}" if count == of else f"{count} of {of}"
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# README.md
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def _result(evidence: Evidence) -> str:
+    step3 = over_seeds(evidence.runs("consistency", "step3"))
+    minutes = [_minutes(evidence.runs("consistency", f"step{step}")) for step in STEPS]
+    return _paragraph(
+        f"Step 3 meets it with {step3.parameters:,} parameters for {_all_or(step3.consistent, step3.seeds)} recorded",
+        f"seeds. Training takes {minutes[0]:.1f}, {minutes[1]:.1f} and {minutes[2]:.1f} minutes for Steps 1, 2 and 3",
+        "(median over seeds, one core of an AMD EPYC server).",
+    )
+
+
+def _minutes(runs: Runs) -> float:
+    """What a run on one thread takes: the median over seeds."""
+    return statistics.median(sum(run.seconds) for run in runs.values() if run.environment["threads"] == 1) / 60
+
+
+def _steps(evidence: Evidence) -> str:
+    lines = []
+    for step in STEPS:
+        runs = evidence.runs("consistency", f"step{step}")
+        shown, together = runs[0], over_seeds(runs)
+        lines.append(
+            [
+                f"[{step}](Session7_Step{step}.ipynb)",
+                f"{shown.parameters:,}",
+                f"{shown.best:.2f}",
+                _percents(shown.last_five),
+                f"{shown.gap:+.2f}",
+                f"{together.mean:.2f}",
+                f"{together.consistent} of {together.seeds}",
+            ]
+        )
+    titles = ["step", "parameters", "best %", "last five epochs, test %", "train - test"]
+    return _table([*titles, "mean of the last five, over seeds", "seeds consistently at 99.4 %"], lines)
+
+
+# study, recipe, the recipe it is compared with, and what changes between them
+FINDINGS = (
+    ("ladder", "gap", "pool_at_5", "towards Step 2: add global average pooling"),
+    ("ladder", "capacity", "fully_connected", "towards Step 2: add a capacity layer"),
+    ("ladder", "dropout", "separable", f"towards Step 2: add dropout of {STEP_2.switches['dropout']}"),
+    (
+        "ladder",
+        "schedule",
+        "no_dropout",
+        f"towards Step 3: a rate that falls from {STEP_3.learning_rate}, not constant at {STEP_2.learning_rate}",
+    ),
+    ("ablation", "constant_rate", "step3", f"Step 3 with a constant rate of {STEP_2.learning_rate}"),
+    ("ablation", "dropout_0.1", "step3", f"Step 3 with dropout of {STEP_2.switches['dropout']}"),
+    ("ablation", "no_augmentation", "step3", "Step 3 without augmentation"),
+)
+
+
+def change(evidence: Evidence, study: str, recipe: str, other: str) -> tuple[Difference, float, float]:
+    """What one change does: the paired difference in accuracy, and the gap train - test before and after."""
+    after, before = evidence.runs(study, recipe), evidence.runs(study, other)
+    return paired_difference(after, before), over_seeds(before).gap, over_seeds(after).gap
+
+
+def _findings(evidence: Evidence) -> str:
+    lines = []
+    for study, recipe, other, words in FINDINGS:
+        difference, before, after = change(evidence, study, recipe, other)
+        lines.append([words, difference, f"{before:.2f} -> {after:.2f}"])
+    return _table(["change", f"test accuracy, points, over {STUDIES['ladder'].seeds} seeds", "gap train - test"], lines)
+
+
+def _uncertainty(evidence: Evidence) -> str:
+    spread = over_seeds(evidence.runs("consistency", "step3")).spread
+    return _paragraph(
+        f"The test set has 10,000 images: at 99.5 %, one standard error is {standard_error(99.5, 10_000):.2f} points.",
+        f"Step 3's seeds add a standard deviation of {spread:.2f}. Two networks that differ by 0.1 in a single run each",
+        "cannot be told apart.",
+    )
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# lab/README.md
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def _studies(evidence: Evidence) -> str:
+    studies = STUDIES | peers.STUDIES
+    lines = [[f"`{name}`", study.question, len(study.recipes), study.seeds] for name, study in studies.items()]
+    return _table(["study", "question", "recipes", "seeds"], lines, left=2)
+
+
+def _machines(evidence: Evidence) -> str:
+    histories = [record.history for runs in evidence.recorded.values() for record in runs.values()]
+    environments = [history.environment for history in histories]
+    processors = sorted({str(environment["processor"]) for environment in environments})
+    precisions = [str(environment["precision"]) for environment in environments]
+    counts = " and ".join(f"{precisions.count(name)} in {name}" for name in sorted(set(precisions)))
+    return _paragraph(
+        f"All {len(histories)} records were made on server processors ({', '.join(processors)}), {counts};",
+        "no laptop and no GPU is among them.",
+    )
+
+
+def _one_change(evidence: Evidence) -> str:
+    fall = f"from {STEP_3.learning_rate}, {1 / STEP_3.gamma:.0f}-fold every {STEP_3.step_size} epochs"
+    return _paragraph(
+        "Most rows of the ladder change one thing. Three change two at once, and their differences cannot be split:",
+        "*fully connected* drops the 3x3 readout and puts a linear layer behind the pooling; *separable* makes the",
+        f"convolutions separable and wider; *schedule* starts at another rate and lets it fall ({fall}), where Step 2 keeps",
+        f"{STEP_2.learning_rate} throughout.",
+    )
+
+
+# What five annotators each said of the test images whose labels an algorithm doubted: cleanlab/label-errors,
+# mturk/mnist_mturk.json. Of those where fewer than three confirmed MNIST's label, the majority was for ...
+DOUBTED = {"another": 10, "neither": 3, "none": 2}
+
+
+def _labels(evidence: Evidence) -> str:
+    return _paragraph(
+        "Some of MNIST's labels are doubtful. [An audit](https://github.com/cleanlab/label-errors) showed suspicious ones",
+        f"to five annotators each. For {sum(DOUBTED.values())} test images, fewer than three agreed with MNIST:",
+        f"{DOUBTED['another']} have a majority for another digit, {DOUBTED['neither']} for neither of the two on offer,",
+        f"{DOUBTED['none']} have no majority (`mturk/mnist_mturk.json`).",
+    )
+
+
+SHOWN_SYSTEMS = (
+    "step3",
+    "lenet_1_vanilla",
+    "lenet_7_sgd",
+    "web_app",
+    "simple_cnn",
+    "deeper_cnn",
+    "pytorch_example",
+    "mini_vgg",
+    "two_branches",
+    "two_branches_regularized",
+)
+
+
+def _systems(evidence: Evidence) -> str:
+    runs = compare.of_systems(evidence.recorded)
+    rows = {row.system: row for row in compare.rows(runs)}
+    lines = []
+    for name in SHOWN_SYSTEMS:
+        row = rows[name]
+        difference = "" if name == compare.OURS else compare.paired_on_images(runs[name], runs[compare.OURS])
+        claim = "" if row.claim is None else f"{row.claim:.2f}"
+        lines.append([f"`{name}`", f"{row.parameters:,}", claim, f"{row.mean:.2f}", row.runs, difference])
+    titles = ["system", "parameters", "claimed %", "measured %", "runs"]
+    return _table([*titles, "difference from Step 3, points"], lines)
+
+
+# Where the single runs in PUBLISHED are published, and which epochs they report.
+SOURCES = {
+    "snehanshu-raj": ("[snehanshu-raj/ERA](https://github.com/snehanshu-raj/ERA), assignment 6", "last five epochs"),
+    "nitin-vig": ("[nitin-vig/ERAv4S6](https://github.com/nitin-vig/ERAv4S6)", "last five epochs"),
+    "Madhur-1": ("[Madhur-1/ERA-v1](https://github.com/Madhur-1/ERA-v1), S7", "last four epochs"),
+}
+
+
+def _others(evidence: Evidence) -> str:
+    reported = {name: (parameters, percents) for name, parameters, percents, *_ in PUBLISHED}
+    lines = []
+    for name, (source, epochs) in SOURCES.items():
+        parameters, percents = reported[name]
+        lines.append([source, epochs, f"{parameters:,}", f"{min(percents):.2f} to {max(percents):.2f}", 1])
+    for name, study, recipe in (
+        ("Step 3", "consistency", "step3"),
+        ("the smallest network of `frontier` that is consistent for every seed", "frontier", _smallest(evidence)),
+    ):
+        runs = evidence.runs(study, recipe)
+        last = [percent for run in runs.values() for percent in run.last_five]
+        parameters = over_seeds(runs).parameters
+        lines.append([name, "last five epochs", f"{parameters:,}", f"{min(last):.2f} to {max(last):.2f}", len(runs)])
+    return _table(["", "epochs", "parameters", "test accuracy, %", "runs"], lines, left=2)
+
+
+def _smallest(evidence: Evidence) -> str:
+    """The smallest network of the frontier that meets the verdict for each of the study's seeds."""
+    sizes = {recipe: over_seeds(evidence.runs("frontier", recipe)) for recipe in STUDIES["frontier"].recipes}
+    every = {recipe: size for recipe, size in sizes.items() if size.consistent == size.seeds}
+    return min(every, key=lambda recipe: every[recipe].parameters)
+
+
+def _frontier(evidence: Evidence) -> str:
+    sizes = [over_seeds(evidence.runs("frontier", recipe)) for recipe in STUDIES["frontier"].recipes]
+    smallest = over_seeds(evidence.runs("frontier", _smallest(evidence)))
+    sentences = [
+        f"**How small?** {smallest.parameters:,} parameters meet the verdict for all {smallest.seeds} seeds. Their last",
+        f"five epochs are at {smallest.mean:.2f} % on average and at {smallest.worst:.2f} % in the worst case.",
+    ]
+    for size in sizes:
+        if size.parameters > smallest.parameters and size.consistent < size.seeds:
+            sentences.append(
+                f"A larger network with {size.parameters:,} meets it for {size.consistent} of {size.seeds}: so few seeds"
+                " do not rank neighbouring sizes."
+            )
+    return _paragraph(*sentences)
+
+
+def _epochs(evidence: Evidence) -> str:
+    """In how few epochs every seed ends at the target, and what fewer give."""
+    target = utils.TARGET_PERCENT
+    runs = {recipe.epochs: evidence.runs("epochs", key) for key, recipe in STUDIES["epochs"].recipes.items()}
+    ends = {epochs: [run.test_accuracy[-1] for run in of.values()] for epochs, of in runs.items()}
+    fewest = min(epochs for epochs, end in ends.items() if min(end) >= target)
+    end = ends[fewest]
+    one_before = min(run.test_accuracy[-2] for run in runs[fewest].values())
+    sentences = [
+        f"**How fast?** With {fewest} epochs instead of {STEP_3.epochs}, Step 3 ends at {min(end):.2f} % or more for each of",
+        f"{len(end)} seeds, at {statistics.mean(end):.2f} % on average; one epoch earlier, no seed is below {one_before:.2f} %.",
+    ]
+    for epochs in sorted(ends):
+        if epochs < fewest:
+            below = sum(percent < target for percent in ends[epochs])
+            sentences.append(f"With {epochs} epochs, {below} of {len(ends[epochs])} seeds end below {target:.1f} %.")
+    return _paragraph(*sentences)
+
+
+def _speed(evidence: Evidence) -> str:
+    timed = evidence.bench
+    usual = (
+        "the usual pipeline: torchvision's random affine on PIL images, a `DataLoader` with 2 workers, float32. It leaves"
+        " out the warp, which would slow it further"
+    )
+    ours = (
+        "this pipeline: `uint8` images in memory, each moved and bent in its own way, a whole batch at once; bfloat16"
+        " where the processor computes it, channels last, memory kept between batches"
+    )
+    lines = [
+        [usual, timed["usual_s"]],
+        [ours, timed["ours_s"]],
+        ["forward and backward passes alone, on one batch in memory", timed["bare_s"]],
+        ["this pipeline again, alternating with the next row", timed["idle_s"]],
+        ["this pipeline beside a process that keeps one of the two cores busy", timed["busy_s"]],
+    ]
+    sentences = _paragraph(
+        f"This pipeline is {timed['ratio']} times as fast as the usual one. Loading and augmenting take",
+        f"{100 * timed['data_share']:.1f} % of an epoch; the process needs {timed['memory_mib']} MiB. Beside other work, an",
+        f"epoch takes {timed['busy_ratio']} times as long and gives the same numbers to the last bit.",
+    )
+    return _table(["", "seconds per epoch"], lines) + "\n\n" + sentences
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# app/README.md
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def _network(evidence: Evidence) -> str:
+    about = evidence.app_network
+    return _paragraph(
+        f"The network is Step 3's, seed {about['seed']}: [`step3.onnx`](step3.onnx), {APP_NETWORK.stat().st_size / 1000:.0f}",
+        f"KB, {about['accuracy']} % of the test images right. `python -m lab export` makes it.",
+    )
+
+
+def _drawings(evidence: Evidence) -> str:
+    read_as = {
+        "plain": "the test images themselves",
+        "prepared": "redrawn, and prepared",
+        "resized": "redrawn, the page resized to 28 x 28",
+        "resized_light_on_dark": "redrawn, resized, and inverted to light on dark",
+        "cropped": "redrawn, light on dark, cut to the digit's box and resized",
+    }
+    return _table(
+        ["read as", "accuracy %"], [[words, f"{evidence.drawings[key]:.2f}"] for key, words in read_as.items()]
+    )
+
+
+def _benchmark(evidence: Evidence) -> str:
+    timed = evidence.bench_app
+    lines = [
+        ["predictions per second", timed["predictions_per_second"]],
+        ["99 % of predictions at half that load, below", f"{timed['p99_ms_at_half_load']} ms"],
+        ["half of them, below", f"{timed['median_ms_at_half_load']} ms"],
+        ["from start to first prediction", f"{timed['seconds_to_first_prediction']} s"],
+        ["memory", f"{timed['megabytes']} MB"],
+        [
+            "corrections sent while PostgreSQL was stopped and started three times",
+            f"{timed['feedback_rows']:,}",
+        ],
+        ["of these, lost or recorded twice", timed["feedback_lost_or_double"]],
+    ]
+    return _table(["", "measured"], lines)
+
+
+Block = Callable[[Evidence], str]
+
+PAGES: Mapping[str, Mapping[str, Block]] = {
+    "README.md": {"result": _result, "steps": _steps, "findings": _findings, "uncertainty": _uncertainty},
+    "lab/README.md": {
+        "studies": _studies,
+        "machines": _machines,
+        "one change": _one_change,
+        "labels": _labels,
+        "systems": _systems,
+        "others": _others,
+        "frontier": _frontier,
+        "epochs": _epochs,
+        "speed": _speed,
+    },
+    "app/README.md": {"network": _network, "drawings": _drawings, "benchmark": _benchmark},
+}
