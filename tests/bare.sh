@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
-# `make` and `make test` in a fresh clone of what is committed, as on a machine with python3, make, git and little else:
-# no variable of the caller's, no browser, no database, no package manager, no copy of MNIST, an empty home.
+# Run `make` and `make test` in a fresh clone of the last commit, as on a machine with python3, make, git and little else:
+# none of the caller's variables, no browser, no database, no package manager, no copy of MNIST, an empty home.
 #
 #   tests/bare.sh [--user NAME] [--python PROGRAM] [--venv FOLDER] [--only-test]
 #
-# root runs both as root and as an ordinary user made for this, or only as --user; anybody else as himself.
-# --python and --venv must be readable to all who run. --venv is an environment that has all of tests/requirements.txt,
-# taken in place of a download. MNIST's mirrors are blocked where root can give the run an /etc/hosts of its own; where
-# that is not so they may be asked, and it says so. Pip's own variables (PIP_...) are kept: a registry may need them.
+# As root, it runs everything twice: as root, and as an ordinary user that it creates. --user NAME runs as that user only.
+# Anyone else runs it as themselves. All of these users must be able to read the --python program and the --venv folder.
+# --venv is an environment with everything in tests/requirements.txt, and replaces the download.
+# MNIST's mirrors are blocked if root can give the run its own /etc/hosts; otherwise the script says that they are not.
+# Pip's variables (PIP_...) are kept, because a registry may need them.
 set -euo pipefail
 
 repository=$(cd "$(dirname "$0")/.." && pwd)
@@ -31,7 +32,7 @@ clean_up() {
 }
 trap clean_up EXIT
 
-# The folder that is the whole PATH. Python is called, not linked: an environment remembers where its Python lies.
+# This folder is the whole PATH. Python gets a wrapper, not a link: an environment remembers where its Python is.
 tools=$work/tools
 mkdir "$tools"
 printf '#!/bin/sh\nexec "%s" "$@"\n' "$python" > "$tools/python3"
@@ -41,23 +42,23 @@ for name in make git sh bash env uname id ls cat cp mv rm mkdir rmdir ln touch c
     if found=$(type -P "$name"); then ln -s "$found" "$tools/$name"; fi
 done
 
-# In front of a command: MNIST's mirrors lead to this machine, where nobody answers.
+# As a prefix of a command: MNIST's mirrors resolve to this machine, where nothing answers.
 { cat /etc/hosts; echo "127.0.0.1 ossci-datasets.s3.amazonaws.com yann.lecun.com"; } > "$work/hosts"
 chmod 644 "$work/hosts"
 without_mirrors=(unshare --mount sh -c 'mount --bind "$0" /etc/hosts && exec "$@"' "$work/hosts")
 if [ "$EUID" != 0 ] || ! "${without_mirrors[@]}" true 2> /dev/null; then
-    echo "MNIST's mirrors are not blocked: that takes root, and unshare"
+    echo "MNIST's mirrors are not blocked: blocking them needs root and unshare"
     without_mirrors=()
 fi
 
 failed=0
 summary=()
-try() { # as whom
+try() { # $1: the user
     local who=$1 home=$work/home-$1 as=() kept=() target begin code last
     git clone --quiet "$repository" "$home/clone"
     if [ -n "$venv" ]; then
         ln -s "$venv" "$home/clone/.venv"
-        touch -d 2000-01-01 "$home"/clone/{,app/,tests/}requirements.txt # so that its stamps stand
+        touch -d 2000-01-01 "$home"/clone/{,app/,tests/}requirements.txt # older than the stamps: nothing is set up again
     fi
     if [ "$who" != "$(id -un)" ]; then
         chown -R "$who:" "$home"
@@ -76,7 +77,7 @@ try() { # as whom
                 env -i PATH="$tools" HOME="$home" ${kept[@]+"${kept[@]}"} make $target
         ) 2>&1 < /dev/null | tee "$work/said" || code=$?
         last=$(tail -n 1 "$work/said")
-        summary+=("$who: make $target: exit code $code after $((SECONDS - begin)) seconds; its last line: $last")
+        summary+=("$who: make $target: exit code $code after $((SECONDS - begin)) seconds; last line: $last")
         [ "$code" = 0 ] || failed=1
     done
 }
@@ -91,5 +92,5 @@ else
         try "$made"
     fi
 fi
-printf '%s\n' "== in short" "${summary[@]}"
+printf '%s\n' "== summary" "${summary[@]}"
 exit "$failed"
