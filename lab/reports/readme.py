@@ -4,6 +4,7 @@ A block is a function of the evidence. In a page it stands between `<!-- NAME --
 """
 
 import json
+import re
 import statistics
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
@@ -101,10 +102,12 @@ def put(text: str, opening: str, closing: str, content: str) -> str:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def _table(titles: Sequence[str], lines: Sequence[Sequence[object]], left: int = 1) -> str:
-    """A Markdown table; the first `left` columns are words, the others numbers."""
-    ruler = ["---" if i < left else "---:" for i in range(len(titles))]
-    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in [titles, ruler, *lines])
+def _table(titles: Sequence[str], lines: Sequence[Sequence[object]]) -> str:
+    """A Markdown table; a column whose filled cells all begin with a number is aligned to the right."""
+    rows = [[str(cell) for cell in line] for line in lines]
+    numbers = [all(re.match(r"[+-]?\d", cell) for cell in column if cell) for column in zip(*rows)]
+    ruler = ["---:" if number else "---" for number in numbers]
+    return "\n".join("| " + " | ".join(row) + " |" for row in [titles, ruler, *rows])
 
 
 def _paragraph(*sentences: str) -> str:
@@ -207,7 +210,7 @@ def _uncertainty(evidence: Evidence) -> str:
 def _studies(evidence: Evidence) -> str:
     studies = STUDIES | peers.STUDIES
     lines = [[f"`{name}`", study.question, len(study.recipes), study.seeds] for name, study in studies.items()]
-    return _table(["study", "question", "recipes", "seeds"], lines, left=2)
+    return _table(["study", "question", "recipes", "seeds"], lines)
 
 
 def _machines(evidence: Evidence) -> str:
@@ -307,7 +310,7 @@ def _others(evidence: Evidence) -> str:
         last = [percent for run in runs.values() for percent in run.last_five]
         parameters = over_seeds(runs).parameters
         lines.append([name, "last five epochs", f"{parameters:,}", f"{min(last):.2f} to {max(last):.2f}", len(runs)])
-    return _table(["", "epochs", "parameters", "test accuracy, %", "runs"], lines, left=2)
+    return _table(["", "epochs", "parameters", "test accuracy, %", "runs"], lines)
 
 
 def _smallest(evidence: Evidence) -> str:
