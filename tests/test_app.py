@@ -515,20 +515,6 @@ def test_what_cannot_be_set_so_is_one_sentence(tmp_path, variables, sentence):
     assert "secret" not in done.stderr and not list(Path(tmp_path).iterdir())
 
 
-def test_the_readme_has_the_figures_of_the_benchmark_and_of_the_network(network):
-    readme = (REPOSITORY / "README.md").read_text().replace("\n", " ")
-    told = json.loads((study.RECORDS.parent / "bench_app.json").read_text())
-    assert f"PostgreSQL): {told['predictions_per_second']} predictions a second" in readme
-    assert f"99 of 100 take less than {told['p99_ms_at_half_load']} ms" in readme
-    assert f"{told['seconds_to_first_prediction']} s from the start to the first prediction" in readme
-    assert f"; {told['megabytes']} MB." in readme
-    assert f"Of {told['feedback_rows']:,} corrections" in readme and told["feedback_lost_or_double"] == 0
-    assert (
-        f"{round(STEP3.stat().st_size / 1000)} KB: seed {network.about['seed']}, {network.about['accuracy']} % of"
-        in readme
-    )
-
-
 def test_a_port_that_is_taken_is_one_sentence(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
@@ -595,7 +581,7 @@ def test_the_script_of_the_image_serves_writes_its_data_alone_and_knows_its_heal
 @pytest.mark.parametrize("colab", [False, True])
 def test_the_cell_of_the_readme_shows_the_page(tmp_path, colab):
     """As it stands there, but for the port, which another program may have; Colab is played by two functions."""
-    (cell,) = re.findall(r"```python\n(import subprocess.*?)```", (REPOSITORY / "README.md").read_text(), re.DOTALL)
+    (cell,) = re.findall(r"```python\n(import subprocess.*?)```", (REPOSITORY / "app/README.md").read_text(), re.DOTALL)
     port = str(free_port())
     played = """
 import sys, types

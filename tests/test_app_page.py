@@ -456,4 +456,4 @@ def test_the_picture_in_the_readme_is_of_this_page(open_page, digits, tmp_path):
         np.asarray(Image.open(io.BytesIO(content)).convert("L"), float) for content in (kept.read_bytes(), picture)
     )
     assert shown.shape == fresh.shape and np.abs(shown - fresh).mean() < 8  # of 255: another machine has other fonts
-    assert "app/page.png" in (REPOSITORY / "README.md").read_text()
+    assert "(page.png)" in (REPOSITORY / "app/README.md").read_text()

@@ -714,18 +714,3 @@ def test_a_system_without_mistakes_on_record_cannot_be_paired():
 
 def test_configs_of_runs_are_yaml_that_others_can_read():
     assert yaml.safe_load(training.config(PEERS["web_app"].recipe, 3))["weight_decay"] == 1e-3
-
-
-def test_the_readme_has_the_rows_of_the_comparison(rows):
-    """The difference in the last column is held to the report by another test."""
-    lines = [
-        line.strip("| ").split(" |") for line in (ROOT / "README.md").read_text().splitlines() if line.startswith("| `")
-    ]
-    shown = {
-        cells[0].strip("`"): [cell.strip() for cell in cells[1:5]] for cells in lines if cells[0].strip("`") in PEERS
-    }
-    assert len(shown) >= 8 and "two_branches_regularized" in shown
-    for name, cells in shown.items():
-        row = rows[name]
-        claim = "" if row.claim is None else f"{row.claim:.2f}"
-        assert cells == [f"{row.parameters:,}", claim, f"{row.mean:.2f}", str(row.runs)], name
