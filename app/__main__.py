@@ -1,4 +1,4 @@
-"""`python -m app`: serve the page."""
+"""`python -m app`: serve the page and its API."""
 
 import logging
 import os
@@ -17,15 +17,15 @@ from app.settings import Settings
 
 
 def main() -> None:
-    """Serve until stopped. What cannot be set so is one sentence, with exit code 2."""
+    """Serve until stopped. Invalid settings print one sentence to stderr and exit with code 2."""
     _log_as_json()
     try:
         settings = Settings()
-        listening = _listen(settings)  # before anything is written
+        listening = _listen(settings)  # before anything is written to disk
         app = make_app(settings)
     except ValidationError as error:
         first = error.errors(include_input=False)[0]
-        sys.exit(_refuse(f"{'.'.join(map(str, first['loc']))} cannot be so: {first['msg']}"))
+        sys.exit(_refuse(f"{'.'.join(map(str, first['loc']))} is invalid: {first['msg']}"))
     except (ValueError, OSError) as error:
         sys.exit(_refuse(str(error)))
     host, port = listening.getsockname()[:2]
@@ -45,18 +45,17 @@ def _listen(settings: Settings) -> socket.socket:
         return socket.create_server((settings.host, settings.port), backlog=512)
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else error
-        raise OSError(
-            f"{settings.host}:{settings.port} cannot be listened on ({reason}): set APP_PORT to another"
-        ) from None
+        address = f"{settings.host}:{settings.port}"
+        raise OSError(f"cannot listen on {address} ({reason}): set APP_PORT to another port") from None
 
 
 def _log_as_json() -> None:
-    """One object a line, times in UTC; on a terminal, which somebody looks at, what is amiss alone."""
+    """Log one JSON object per line, with times in UTC. On a terminal, log only warnings and errors."""
     formatter = JsonFormatter(
         "%(asctime)s %(levelname)s %(name)s %(message)s",
         datefmt="%Y-%m-%dT%H:%M:%SZ",
         rename_fields={"asctime": "time", "levelname": "level"},
-        reserved_attrs=[*RESERVED_ATTRS, "color_message"],  # uvicorn's second copy of a message
+        reserved_attrs=[*RESERVED_ATTRS, "color_message"],  # uvicorn's colored copy of the message
     )
     formatter.converter = time.gmtime
     handler = logging.StreamHandler()

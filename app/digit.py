@@ -1,8 +1,8 @@
-"""From any picture of a digit to what MNIST's makers would have made of it.
+"""Turn a picture of a digit into an image like MNIST's.
 
-They took black digits on white paper, scaled each into a box of 20 by 20 pixels with grey levels from averaging, and put
-its centre of mass at the centre of 28 by 28 (http://yann.lecun.com/exdb/mnist/). A network that has learned from such
-images alone has to be given such images.
+MNIST's authors scaled each black-on-white digit to fit a 20 x 20 box, averaging pixels to gray levels, and put its
+center of mass at the center of a 28 x 28 image (http://yann.lecun.com/exdb/mnist/). A network trained only on such
+images needs its input prepared in the same way.
 """
 
 import io
@@ -13,11 +13,11 @@ from PIL import Image, ImageFilter, ImageOps
 SIDE = 28
 BOX = 20  # the longest side of the digit
 LARGEST_PIXELS = 16_000_000
-WORKING_SIDE = 512  # a larger picture is averaged down to about this first
-LEAST_CONTRAST = 0.1  # between ink and paper, where black and white are 1 apart
-FAINTEST = 0.1  # ink that belongs to the digit, for its box alone
-SPECK = 40  # of 255: less ink than that in a cell of some four pixels a side is none
-FORMATS = {"PNG": b"\x89PNG\r\n\x1a\n", "JPEG": b"\xff\xd8\xff"}  # and how such a file begins
+WORKING_SIDE = 512  # larger pictures are first averaged down to about this
+LEAST_CONTRAST = 0.1  # between ink and paper; black and white differ by 1
+FAINTEST = 0.1  # least ink that counts towards the digit's bounding box
+SPECK = 40  # of 255: a cell of about 4 x 4 pixels with less ink than this counts as empty
+FORMATS = {"PNG": b"\x89PNG\r\n\x1a\n", "JPEG": b"\xff\xd8\xff"}  # format: the first bytes of its files
 
 
 class NotAPicture(ValueError):
@@ -25,52 +25,55 @@ class NotAPicture(ValueError):
 
 
 class TooLarge(ValueError):
-    """The picture has more pixels than are decoded."""
+    """The picture has too many pixels to decode."""
 
 
 class Unreadable(ValueError):
-    """A PNG or JPEG, by its beginning, that cannot be decoded."""
+    """The file starts like a PNG or JPEG but cannot be decoded."""
 
 
 class NoDigit(ValueError):
-    """Nothing is drawn."""
+    """The picture shows no digit."""
 
     def __init__(self) -> None:
-        super().__init__("draw something first: there is no digit on the picture")
+        super().__init__("draw something first: there is no digit in the picture")
 
 
 def prepare(body: bytes) -> np.ndarray:
-    """The digit on a PNG or JPEG, as MNIST has them: uint8 of shape (28, 28), ink 255 on 0.
+    """Return the digit in a PNG or JPEG as an MNIST image: uint8 of shape (28, 28), ink 255 on background 0.
 
-    Raises NotAPicture, TooLarge, Unreadable or NoDigit, all of them ValueErrors of one sentence.
+    Raises NotAPicture, TooLarge, Unreadable or NoDigit; each is a ValueError with a one-sentence message.
     """
     return normalize(find_ink(to_gray(read_picture(body))))
 
 
 def read_picture(body: bytes) -> Image.Image:
-    """Decode a PNG or JPEG, its first frame, the way up that the camera was held. Raises as `prepare`."""
+    """Decode the first frame of a PNG or JPEG, and apply its EXIF orientation.
+
+    Raises NotAPicture, TooLarge or Unreadable.
+    """
     if not body.startswith(tuple(FORMATS.values())):
-        raise NotAPicture("this is neither a PNG nor a JPEG, expected one of them")
+        raise NotAPicture("the file is neither a PNG nor a JPEG, expected one of them")
     try:
         picture = Image.open(io.BytesIO(body), formats=list(FORMATS))
         width, height = picture.size
-        if width * height > LARGEST_PIXELS:  # known before anything is decoded
-            raise TooLarge(f"the picture has {width} by {height} pixels, expected at most 16 million in all")
-        picture.draft("L", (2 * WORKING_SIDE, 2 * WORKING_SIDE))  # a large JPEG is decoded smaller, and in grey
+        if width * height > LARGEST_PIXELS:  # checked before decoding
+            raise TooLarge(f"the picture has {width} by {height} pixels, expected at most 16 million in total")
+        picture.draft("L", (2 * WORKING_SIDE, 2 * WORKING_SIDE))  # decode a large JPEG at reduced size, in gray
         picture.load()
         return ImageOps.exif_transpose(picture)
     except (TooLarge, MemoryError):
         raise
-    except Exception:  # noqa: BLE001 (torn pictures make Pillow's decoders raise nearly anything)
-        raise Unreadable("the picture cannot be decoded, expected a whole PNG or JPEG") from None
+    except Exception:  # noqa: BLE001 (on corrupt files, Pillow's decoders raise almost anything)
+        raise Unreadable("the picture cannot be decoded, expected a complete PNG or JPEG") from None
 
 
 def to_gray(picture: Image.Image) -> np.ndarray:
-    """Luminance from 0 to 1, float32 of shape (height, width), of at most some `WORKING_SIDE` pixels a side.
+    """Return luminance from 0 to 1: float32 of shape (height, width), at most about `WORKING_SIDE` pixels per side.
 
-    What is transparent is paper: white, or black under strokes that are light.
+    Transparent pixels count as paper: white, or black if the strokes are light.
     """
-    if picture.mode.startswith(("I", "F")):  # 16 bits, which Pillow would clip to 8
+    if picture.mode.startswith(("I", "F")):  # 16-bit pixels, which `convert` would clip to 8 bits
         values = np.asarray(picture, dtype=np.float32)
         picture = Image.fromarray((values * (255 / max(values.max(), 1))).astype(np.uint8))
     transparent = "A" in picture.getbands() or "transparency" in picture.info
@@ -88,11 +91,11 @@ def to_gray(picture: Image.Image) -> np.ndarray:
 
 
 def find_ink(gray: np.ndarray) -> np.ndarray:
-    """How much ink there is at each pixel, from 0 for paper to 1: float32 of the same shape.
+    """Return the amount of ink at each pixel, from 0 (paper) to 1: float32 of the same shape.
 
-    Paper is what lies along the border; dark strokes on light paper and light ones on dark are told by which of the two
-    stands out further from it. Where that is a whole sheet, the border was the table, and the digit is on the sheet.
-    Raises NoDigit where nothing stands out.
+    The border of the picture is taken to be paper. Ink is dark on light or light on dark, whichever differs more from
+    the paper. If the "ink" is a whole sheet, the border was the table, and the search continues on the sheet.
+    Raises NoDigit if nothing stands out from the paper.
     """
     paper, noise = _paper(gray)
     contrast = gray - paper
@@ -108,10 +111,11 @@ def find_ink(gray: np.ndarray) -> np.ndarray:
 
 
 def _paper(gray: np.ndarray) -> tuple[np.ndarray | float, float]:
-    """The brightness of the paper at each pixel, and how far its grain goes from it.
+    """Estimate the brightness of the paper, one value or one per pixel, and the amplitude of its noise.
 
-    Read from a frame along the border: its median, where all of the frame is alike, as in a drawing; else, under uneven
-    light, a surface of the second degree through it, which strokes that reach the border hardly move.
+    Both come from a frame along the border. If the frame is uniform, as in a drawing, its median is used. Otherwise
+    (uneven light) a quadratic surface is fitted to it, by least absolute deviations, so that strokes that reach the
+    border hardly affect it.
     """
     height, width = gray.shape
     y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j].astype(np.float32)
@@ -123,7 +127,7 @@ def _paper(gray: np.ndarray) -> tuple[np.ndarray | float, float]:
     terms = np.stack([np.ones_like(x), x, y, x * y, x * x, y * y], axis=-1)
     frame = terms[edge]
     weights = np.ones_like(values)
-    for _ in range(8):  # least absolute deviations, by reweighting
+    for _ in range(8):  # iteratively reweighted least squares
         root = np.sqrt(weights)[:, None]
         surface = np.linalg.lstsq(frame * root, values * root[:, 0], rcond=None)[0]
         away = np.abs(frame @ surface - values)
@@ -132,7 +136,7 @@ def _paper(gray: np.ndarray) -> tuple[np.ndarray | float, float]:
 
 
 def _find_sheet(ink: np.ndarray) -> tuple[slice, slice] | None:
-    """Where a sheet of paper lies that was taken for ink, less its edge: a box, large and nearly full of it."""
+    """Return the box, without its edges, of a sheet that was taken for ink: large and nearly full of it. Else None."""
     solid = ink > 0.4
     box = []
     for axis in (1, 0):
@@ -146,7 +150,7 @@ def _find_sheet(ink: np.ndarray) -> tuple[slice, slice] | None:
 
 
 def _without_specks(ink: np.ndarray) -> np.ndarray:
-    """Ink where there is enough of it around: grain and dust that stand alone are taken away."""
+    """Remove isolated specks such as grain and dust; keep ink that has enough ink around it."""
     cell = max(1, max(ink.shape) // 64)
     picture = Image.fromarray((255 * ink).astype(np.uint8))
     cells = picture.reduce(cell).point(lambda value: 255 * (value > SPECK)).filter(ImageFilter.MaxFilter(3))
@@ -157,9 +161,9 @@ def _without_specks(ink: np.ndarray) -> np.ndarray:
 
 
 def normalize(ink: np.ndarray) -> np.ndarray:
-    """Scale the ink's box to 20 pixels by averaging, and put its centre of mass at the centre of (28, 28), as uint8.
+    """Scale the ink's bounding box to 20 pixels on its longer side, and center its mass in uint8 of shape (28, 28).
 
-    Raises NoDigit where there is no more than specks.
+    Raises NoDigit if there is no ink, or only specks that vanish when scaled.
     """
     rows, columns = (np.flatnonzero((ink > FAINTEST).any(axis=axis)) for axis in (1, 0))
     if not len(rows):

@@ -1,5 +1,5 @@
 #!/bin/sh
-# What the image runs: the server, or with "health" the question whether it is alive.
+# Entry point of the image: runs the server or, with "health", a health check.
 set -eu
 export PYTHONDONTWRITEBYTECODE=1 APP_HOST="${APP_HOST:-0.0.0.0}" APP_PORT="${APP_PORT:-8000}"
 if [ "${1:-serve}" = health ]; then

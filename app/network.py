@@ -1,4 +1,4 @@
-"""The trained network, in ONNX Runtime: no PyTorch is needed to ask it."""
+"""The trained network, run by ONNX Runtime, without PyTorch."""
 
 import json
 from pathlib import Path
@@ -11,10 +11,10 @@ DIGITS = 10
 
 
 class Prediction(NamedTuple):
-    """What the network says to one image."""
+    """The prediction for one image."""
 
     digit: int
-    probabilities: list[float]  # of the ten digits
+    probabilities: list[float]  # one per digit, 0 to 9
 
     @property
     def confidence(self) -> float:
@@ -22,18 +22,16 @@ class Prediction(NamedTuple):
 
 
 class Network:
-    """A network that `python -m lab export` has written; `about` is what the file says of it.
+    """A network written by `python -m lab export`; `about` holds the file's metadata.
 
-    Raises FileNotFoundError for a missing file, and ValueError for one that is no such network.
+    Raises FileNotFoundError if the file is missing, and ValueError if it is not such a network.
     """
 
     def __init__(self, path: Path) -> None:
         if not path.is_file():
-            raise FileNotFoundError(
-                f"there is no network {path}, expected a file that `python -m lab export` has written"
-            )
+            raise FileNotFoundError(f"there is no network {path}, expected a file written by `python -m lab export`")
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1  # one image is too little to share
+        options.intra_op_num_threads = options.inter_op_num_threads = 1  # one image is too little work to split
         options.log_severity_level = 4
         try:
             self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
@@ -47,20 +45,20 @@ class Network:
                 "tested_on": about["tested_on"],
             }
             self.predict(np.zeros((28, 28), dtype=np.uint8))
-        except Exception:  # noqa: BLE001 (random bytes make the runtime raise nearly anything)
-            raise ValueError(f"{path} is not a network that `python -m lab export` has written") from None
+        except Exception:  # noqa: BLE001 (on corrupt files, the runtime raises almost anything)
+            raise ValueError(f"{path} is not a network written by `python -m lab export`") from None
 
     @property
     def name(self) -> str:
-        """Which network it is, for whoever reads a database later."""
+        """The name and seed, stored with each prediction in the database."""
         return f"{self.about['name']}, seed {self.about['seed']}"
 
     def logits(self, images: np.ndarray) -> np.ndarray:
-        """Of uint8 images of shape (N, 28, 28): float32 of shape (N, 10)."""
+        """Return logits, float32 of shape (N, 10), for uint8 images of shape (N, 28, 28)."""
         return self._session.run(["logits"], {"images": images[:, None]})[0]
 
     def predict(self, image: np.ndarray) -> Prediction:
-        """Of one uint8 image of shape (28, 28)."""
+        """Predict the digit in one uint8 image of shape (28, 28)."""
         logits = self.logits(image[None])[0].astype(np.float64)
         chances = np.exp(logits - logits.max())
         chances /= chances.sum()

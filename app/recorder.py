@@ -1,7 +1,7 @@
-"""Between the answers and the database: nobody waits for it, and what it was told while it was away is not lost.
+"""Record predictions and corrections without waiting for the database; lose no correction while it is unreachable.
 
-What is to be recorded goes into a spool, a file on this machine, and from there into the database, in order, by a thread
-of its own; it leaves the spool when the database has it. A row may so come twice, and is saved once (`Store.save`).
+Rows go into a spool, a file on this machine. A background thread writes them to the database in order, and removes them
+from the spool once the database has them. A row may therefore be sent twice; `Store.save` stores it once.
 """
 
 import json
@@ -22,46 +22,47 @@ from app.store import Drawing, Store
 
 logger = logging.getLogger("app.recorder")
 
-ROUND = 0.25  # seconds in which predictions are gathered
-PATIENCE = 0.5  # seconds that a correction waits to see whether the database has it
-RETRY = 1.0  # seconds between two tries while the database is away
-BATCH = 500  # rows
-RECENT = 4_096  # drawings that are kept in memory
-SPOOL_LIMIT = 100_000  # rows of predictions; with a truth they are kept beyond that
+ROUND = 0.25  # seconds between two writes of predictions to the spool
+PATIENCE = 0.5  # seconds that a correction waits for the database to store it
+RETRY = 1.0  # seconds between attempts while the database is unreachable
+BATCH = 500  # rows per write to the database
+RECENT = 4_096  # drawings kept in memory
+SPOOL_LIMIT = 100_000  # rows; beyond that, and without the database, only corrections are kept
 
 
 class UnknownDrawing(LookupError):
-    """No prediction was made for it."""
+    """There is no prediction for this drawing."""
 
 
 class AlreadyKnown(ValueError):
-    """Somebody has said already what it was."""
+    """The drawing already has a correction."""
 
 
-class DatabaseAway(RuntimeError):
-    """It cannot be told now, since the database is away."""
+class DatabaseUnreachable(RuntimeError):
+    """The request needs the database, which is unreachable."""
 
 
 class Spool:
-    """Rows in a file, in the order in which they came."""
+    """A queue of rows in a SQLite file, oldest first."""
 
     def __init__(self, path: Path) -> None:
-        """Raises OSError for a file that cannot be written, or that is none of a spool."""
+        """Open or create the file. Raises OSError if it cannot be written or is not a spool."""
         self._lock = threading.Lock()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=5)
             self._connection.execute("PRAGMA journal_mode=WAL")
-            self._connection.execute("PRAGMA synchronous=FULL")  # on disk when it is said to be
+            self._connection.execute("PRAGMA synchronous=FULL")  # a commit returns once the data is on disk
             self._connection.execute(
                 "CREATE TABLE IF NOT EXISTS rows (place INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT, row TEXT)"
             )
             self._connection.execute("CREATE INDEX IF NOT EXISTS rows_by_id ON rows (id)")
             self._connection.execute("CREATE TABLE IF NOT EXISTS refused (row TEXT)")
         except (OSError, sqlite3.Error) as error:
-            raise OSError(f"the spool {path} cannot be used ({error}): set APP_DATA to a folder for it") from None
+            raise OSError(f"the spool {path} cannot be used ({error}): set APP_DATA to another folder") from None
 
     def add(self, rows: Sequence[Drawing]) -> None:
+        """Append rows; when this returns, they are on disk."""
         with self._lock, self._connection:
             self._connection.execute("BEGIN IMMEDIATE")
             self._connection.executemany(
@@ -69,23 +70,24 @@ class Spool:
             )
 
     def first(self, count: int) -> list[tuple[int, Drawing]]:
-        """The oldest rows with their places."""
+        """Return up to `count` of the oldest rows, each with its place in the queue."""
         with self._lock, closing(self._connection.cursor()) as cursor:
             found = cursor.execute("SELECT place, row FROM rows ORDER BY place LIMIT ?", [count]).fetchall()
         return [(place, _unpack(row)) for place, row in found]
 
     def drop(self, places: Sequence[int]) -> None:
+        """Remove the rows at these places."""
         with self._lock, self._connection:
             self._connection.execute("BEGIN IMMEDIATE")
             self._connection.executemany("DELETE FROM rows WHERE place = ?", [(place,) for place in places])
 
     def set_aside(self, row: Drawing) -> None:
-        """Keep a row that the database does not take, out of the way of the others."""
+        """Keep a row that the database rejects in the table `refused`, so that it does not block the others."""
         with self._lock:
             self._connection.execute("INSERT INTO refused VALUES (?)", [_pack(row)])
 
     def find(self, id: uuid.UUID) -> Drawing | None:
-        """The last row of a drawing."""
+        """Return the newest row of a drawing, or None."""
         with self._lock, closing(self._connection.cursor()) as cursor:
             query = "SELECT row FROM rows WHERE id = ? ORDER BY place DESC LIMIT 1"
             found = cursor.execute(query, [id.hex]).fetchone()
@@ -113,22 +115,22 @@ def _unpack(text: str) -> Drawing:
 
 
 class Recorder:
-    """Takes predictions and truths, at once, and brings them into the store, when it can."""
+    """Accepts predictions and corrections immediately, and writes them to the store when it is reachable."""
 
     def __init__(self, store: Store, spool: Spool) -> None:
         self._store, self._spool = store, spool
-        self._lock = threading.Lock()  # of the two below, and never held while a file or a database is waited for
+        self._lock = threading.Lock()  # guards the next two; never held during file or database access
         self._recent: OrderedDict[uuid.UUID, Drawing] = OrderedDict()
-        self._pending: dict[uuid.UUID, Drawing] = {}  # of a drawing, the last prediction counts
+        self._pending: dict[uuid.UUID, Drawing] = {}  # by drawing: its latest prediction
         self._correcting = threading.Lock()
         self._wake, self._stopping, self._drained = threading.Event(), threading.Event(), threading.Condition()
-        self.online = True  # whether the database took what it was last given
-        self.dropped = 0  # predictions that found the spool full
+        self.online = True  # whether the last write to the database succeeded
+        self.dropped = 0  # predictions lost because the spool was full or not writable
         self._thread = threading.Thread(target=self._work, name="recorder", daemon=True)
         self._thread.start()
 
     def predicted(self, row: Drawing) -> None:
-        """A prediction was made. Waits for nothing."""
+        """Queue a prediction for the spool. Returns immediately."""
         with self._lock:
             known = self._recent.get(row.id)
             if known and known.truth is not None:
@@ -139,17 +141,18 @@ class Recorder:
                 self._recent.popitem(last=False)
 
     def corrected(self, id: uuid.UUID, truth: int) -> bool:
-        """Somebody says what a drawing was: when this returns, it is on disk. Whether the database has it too.
+        """Record the correct digit of a drawing on disk. Returns True if the database has stored it too.
 
-        Raises UnknownDrawing, AlreadyKnown, and DatabaseAway where only the database could tell.
+        Raises UnknownDrawing if there is no prediction for it, AlreadyKnown if it has a correction, and
+        DatabaseUnreachable if only the database could have the drawing.
         """
         found = self._recent.get(id) or self._spool.find(id) or self._find_in_store(id)
         if found is None:
-            raise UnknownDrawing("there is no prediction for this drawing, expected one that was made before")
+            raise UnknownDrawing("there is no prediction for this drawing, expected the id of a predicted drawing")
         with self._correcting:
-            row = self._recent.get(id, found)  # meanwhile somebody else may have told
+            row = self._recent.get(id, found)  # another thread may have corrected it meanwhile
             if row.truth is not None:
-                raise AlreadyKnown("it is recorded already what this drawing was")
+                raise AlreadyKnown("a correction for this drawing is already recorded")
             row = replace(row, truth=truth)
             self._spool.add([row])
             with self._lock:
@@ -160,30 +163,30 @@ class Recorder:
             return self.online and self._drained.wait_for(lambda: not self._spool.find(id), PATIENCE)
 
     def _find_in_store(self, id: uuid.UUID) -> Drawing | None:
-        away = DatabaseAway("the database is away, and only it knows this drawing: try again later")
+        unreachable = DatabaseUnreachable("the database is unreachable, and only it has this drawing: try again later")
         if not self.online:
-            raise away
+            raise unreachable
         try:
             return self._store.find(id)
         except SQLAlchemyError:
-            raise away from None
+            raise unreachable from None
 
     def statistics(self) -> dict[str, object]:
-        """Of the store. Raises DatabaseAway, at once where that is known."""
-        away = DatabaseAway("the database is away: there are no statistics until it is back")
+        """Return `Store.statistics`. Raises DatabaseUnreachable, immediately if the last write failed."""
+        unreachable = DatabaseUnreachable("the database is unreachable: there are no statistics until it is back")
         if not self.online:
-            raise away
+            raise unreachable
         try:
             return self._store.statistics()
         except SQLAlchemyError:
-            raise away from None
+            raise unreachable from None
 
     def waiting(self) -> int:
-        """Rows that the database does not have yet."""
+        """Return the number of rows not yet in the database."""
         return len(self._spool) + len(self._pending)
 
     def stop(self) -> None:
-        """Bring what is left into the store, or at least into the spool."""
+        """Write the remaining rows to the store or, if it is unreachable, to the spool, and close both."""
         self._stopping.set()
         self._wake.set()
         self._thread.join()
@@ -200,7 +203,7 @@ class Recorder:
         self._drain()
 
     def _gather(self) -> None:
-        """Predictions into the spool."""
+        """Move pending predictions into the spool."""
         with self._lock:
             rows, self._pending = list(self._pending.values()), {}
         if not rows:
@@ -212,28 +215,28 @@ class Recorder:
             self._spool.add(rows)
         except sqlite3.Error:
             self.dropped += len(rows)
-            logger.exception("the spool cannot be written, predictions are not recorded")
+            logger.exception("cannot write to the spool, predictions are not recorded")
 
     def _drain(self) -> None:
-        """From the spool into the store, as long as that takes them."""
+        """Move rows from the spool to the store until the spool is empty or the store fails."""
         try:
             while waiting := self._spool.first(BATCH):
                 self._save(_one_each([row for _, row in waiting]))
                 self._spool.drop([place for place, _ in waiting])
             if not self.online:
                 self._store.check()
-                logger.info("the database is back")
+                logger.info("the database is reachable again")
             self.online = True
         except (SQLAlchemyError, sqlite3.Error) as error:
             if self.online:
                 reason = str(getattr(error, "orig", error)).split("\n")[0]
-                logger.warning("the database is away, the spool keeps what comes", extra={"reason": reason})
+                logger.warning("the database is unreachable, new rows stay in the spool", extra={"reason": reason})
             self.online = False
         with self._drained:
             self._drained.notify_all()
 
     def _save(self, rows: Sequence[Drawing]) -> None:
-        """All of them at once; where one is not taken for what is in it, each by itself."""
+        """Save all rows at once. If the database rejects the batch, save them one by one and set the bad ones aside."""
         try:
             self._store.save(rows)
         except (DataError, IntegrityError):
@@ -241,12 +244,12 @@ class Recorder:
                 for row in rows:
                     self._save([row])
                 return
-            logger.exception("the database refuses a row, which is kept in the spool's table `refused`")
+            logger.exception("the database rejected a row, which is kept in the spool's table `refused`")
             self._spool.set_aside(rows[0])
 
 
 def _one_each(rows: Sequence[Drawing]) -> list[Drawing]:
-    """Of each drawing the row that counts: the first with a truth, else the last. One statement takes a row but once."""
+    """Keep one row per drawing, since one upsert cannot change a row twice: the first with a label, else the last."""
     counting: dict[uuid.UUID, Drawing] = {}
     for row in rows:
         if row.id not in counting or counting[row.id].truth is None:

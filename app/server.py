@@ -1,4 +1,4 @@
-"""The web server: pictures in, ten probabilities out; truths in, statistics out."""
+"""The web server: predicts digits from pictures, records corrections and shows statistics."""
 
 import asyncio
 import base64
@@ -27,25 +27,25 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import digit
 from app.network import DIGITS, Network, Prediction
-from app.recorder import AlreadyKnown, DatabaseAway, Recorder, Spool, UnknownDrawing
+from app.recorder import AlreadyKnown, DatabaseUnreachable, Recorder, Spool, UnknownDrawing
 from app.settings import Settings
 from app.store import Drawing, Store
 
 PAGE = Path(__file__).parent / "page"
 LARGEST_BODY = 2 * 1024 * 1024
 MANY_CLIENTS = 10_000
-STATUS = {  # of what is refused
+STATUS = {  # HTTP status of each error
     digit.NotAPicture: 415,
     digit.TooLarge: 413,
     digit.Unreadable: 422,
     digit.NoDigit: 422,
     UnknownDrawing: 404,
     AlreadyKnown: 409,
-    DatabaseAway: 503,
+    DatabaseUnreachable: 503,
 }
-UNEXPECTED = "something went wrong here, and the server's log says what"
+UNEXPECTED = "something went wrong on the server, see its log for details"
 
-# Everything comes from here; the one picture that does not is made in the page itself.
+# The page loads everything from this server, except pictures that it makes itself (blob: and data:).
 SECURITY = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
     "img-src 'self' blob: data:; base-uri 'none'; form-action 'none'",
@@ -62,14 +62,14 @@ logger = logging.getLogger("app.server")
 
 
 class Clients:
-    """How often each client may ask: so many at once, and so many a second on average."""
+    """Rate limit per client, as a token bucket: `burst` requests at once, `per_second` on average."""
 
     def __init__(self, per_second: float, burst: int) -> None:
         self._per_second, self._burst = per_second, burst
-        self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()  # by client: requests left, and when
+        self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()  # client: requests left, time of the last one
 
     def seconds_to_wait(self, client: str) -> float:
-        """0 if the client may ask now, and then it has."""
+        """Return 0 and count the request if the client may send one now; otherwise, the seconds until it may."""
         now = time.monotonic()
         left, then = self._left.pop(client, (self._burst, now))
         left = min(self._burst, left + (now - then) * self._per_second)
@@ -80,7 +80,7 @@ class Clients:
 
 
 class Answers:
-    """From a picture to an answer, in a few threads; of more than may wait, none is begun."""
+    """Predicts in a few worker threads; refuses pictures once the queue is full."""
 
     def __init__(self, network: Network, workers: int, waiting: int) -> None:
         self._network = network
@@ -88,7 +88,10 @@ class Answers:
         self._free = workers + waiting
 
     async def answer(self, body: bytes) -> tuple[np.ndarray, Prediction]:
-        """Raises as `digit.prepare`, and HTTPException where too many wait."""
+        """Return the prepared image, uint8 of shape (28, 28), and its prediction.
+
+        Raises what `digit.prepare` raises, and HTTPException (503) if the queue is full.
+        """
         if self._free == 0:
             raise HTTPException(503, "too many pictures are waiting, try again in a moment", {"Retry-After": "1"})
         self._free -= 1
@@ -106,7 +109,7 @@ class Answers:
 
 
 class Metrics:
-    """For Prometheus."""
+    """Metrics for Prometheus."""
 
     def __init__(self, recorder: Recorder) -> None:
         self.registry = CollectorRegistry()
@@ -114,28 +117,26 @@ class Metrics:
         self.requests = Counter("app_requests", "Requests by route and status", ["route", "status"], **labels)
         self.seconds = Histogram(
             "app_predict_seconds",
-            "Seconds from a picture to its answer",
+            "Seconds from receiving a picture to its prediction",
             buckets=(0.002, 0.005, 0.01, 0.02, 0.04, 0.1, 0.5, 2),
             **labels,
         )
         self.predictions = Counter("app_predictions", "Predictions by digit", ["digit"], **labels)
-        Gauge("app_spool_rows", "Rows that the database does not have yet", **labels).set_function(recorder.waiting)
-        Gauge("app_predictions_not_recorded", "Predictions that found the spool full", **labels).set_function(
-            lambda: recorder.dropped
-        )
-        Gauge("app_database_up", "Whether the database took what it was last given", **labels).set_function(
-            lambda: float(recorder.online)
-        )
+        Gauge("app_spool_rows", "Rows not yet in the database", **labels).set_function(recorder.waiting)
+        lost = "Predictions lost because the spool was full or not writable"
+        Gauge("app_predictions_not_recorded", lost, **labels).set_function(lambda: recorder.dropped)
+        up = "1 if the last write to the database succeeded, else 0"
+        Gauge("app_database_up", up, **labels).set_function(lambda: float(recorder.online))
 
 
-class Truth(BaseModel):
-    """What somebody says a drawing was."""
+class Correction(BaseModel):
+    """The correct digit of a drawing, according to the user."""
 
     digit: Annotated[int, Field(strict=True, ge=0, lt=DIGITS)]
 
 
 async def read_body(request: Request) -> bytes:
-    """The body, as long as it is no longer than it may be. Raises HTTPException."""
+    """Return the request body. Raises HTTPException (413) if it is larger than LARGEST_BODY."""
     too_large = HTTPException(413, "the file is larger than 2 MiB, expected a smaller picture")
     if int(request.headers.get("content-length") or 0) > LARGEST_BODY:
         raise too_large
@@ -147,14 +148,17 @@ async def read_body(request: Request) -> bytes:
     return bytes(body)
 
 
-async def read_truth(request: Request) -> Truth:
-    """Raises HTTPException for a body that is none; JSON has to be named, which a page of elsewhere cannot do unasked."""
+async def read_correction(request: Request) -> Correction:
+    """Parse the request body. Raises HTTPException: 422 if it is not a correction, 413 if it is too large.
+
+    The content type must be JSON: pages of other origins cannot send that without a preflight request.
+    """
     named = request.headers.get("content-type", "").split(";")[0]
     body = await read_body(request)
     with suppress(ValidationError):
         if named == "application/json":
-            return Truth.model_validate_json(body)
-    raise HTTPException(422, 'the body is not a truth, expected JSON such as {"digit": 7}, with a digit from 0 to 9')
+            return Correction.model_validate_json(body)
+    raise HTTPException(422, 'the body is not a correction, expected JSON like {"digit": 7}, with a digit from 0 to 9')
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -163,14 +167,14 @@ async def read_truth(request: Request) -> Truth:
 
 
 class Parts:
-    """All that the routes need, loaded and started; the database may be away.
+    """Everything that the routes need, loaded and started. The database may be unreachable.
 
-    Raises FileNotFoundError or ValueError for a network that cannot be loaded, ValueError for an address that is none, and
-    OSError for a folder of data that cannot be written.
+    Raises FileNotFoundError or ValueError if the network cannot be loaded, ValueError if the database URL is invalid,
+    and OSError if the data folder is not writable.
     """
 
     def __init__(self, settings: Settings) -> None:
-        self.network, database = Network(settings.network), settings.database  # before anything is written
+        self.network, database = Network(settings.network), settings.database  # before anything is written to disk
         self.stores_drawings = settings.store_drawings
         spool = Spool(settings.data / "spool.sqlite")
         self.recorder = Recorder(Store(database, settings.database_timeout), spool)
@@ -179,13 +183,14 @@ class Parts:
         self.metrics = Metrics(self.recorder)
 
     def admit(self, request: Request) -> None:
-        """Raises HTTPException for a client that asks too often."""
+        """Raise HTTPException (429) if the client exceeds its rate limit."""
         seconds = self.clients.seconds_to_wait(request.client.host if request.client else "")
         if seconds:
             wait = {"Retry-After": str(max(1, round(seconds)))}
-            raise HTTPException(429, "these are more requests than one client may make, try again in a moment", wait)
+            raise HTTPException(429, "too many requests from this client, try again in a moment", wait)
 
     def record(self, drawing: uuid.UUID, image: np.ndarray, said: Prediction) -> None:
+        """Record a prediction, with its image unless the settings forbid that."""
         kept = image.tobytes() if self.stores_drawings else None
         now = datetime.now(timezone.utc)
         row = Drawing(drawing, now, self.network.name, kept, said.probabilities, said.digit, said.confidence)
@@ -197,7 +202,7 @@ class Parts:
 
 
 def make_app(settings: Settings) -> FastAPI:
-    """The app. Raises as `Parts`."""
+    """Create the FastAPI app. Raises what `Parts` raises."""
     parts = Parts(settings)
 
     @asynccontextmanager
@@ -215,7 +220,7 @@ def make_app(settings: Settings) -> FastAPI:
 
 
 def _add_drawings(app: FastAPI, parts: Parts) -> None:
-    """What the page asks."""
+    """Routes for the page."""
 
     @app.post("/predict")
     async def predict(request: Request, drawing: uuid.UUID | None = None) -> dict[str, object]:
@@ -236,8 +241,8 @@ def _add_drawings(app: FastAPI, parts: Parts) -> None:
     @app.post("/drawings/{drawing}/truth")
     async def truth(request: Request, drawing: uuid.UUID) -> dict[str, object]:
         parts.admit(request)
-        told = await read_truth(request)
-        return {"recorded": await asyncio.to_thread(parts.recorder.corrected, drawing, told.digit)}
+        correction = await read_correction(request)
+        return {"recorded": await asyncio.to_thread(parts.recorder.corrected, drawing, correction.digit)}
 
     @app.get("/statistics")
     async def statistics(request: Request) -> dict[str, object]:
@@ -251,7 +256,7 @@ def _add_drawings(app: FastAPI, parts: Parts) -> None:
 
 
 def _add_operation(app: FastAPI, parts: Parts) -> None:
-    """What those ask who keep it running."""
+    """Routes for operators: health, readiness and metrics."""
 
     @app.get("/healthz")
     async def healthz() -> dict[str, str]:
@@ -259,7 +264,7 @@ def _add_operation(app: FastAPI, parts: Parts) -> None:
 
     @app.get("/readyz")
     async def readyz() -> dict[str, object]:
-        database = "reachable" if parts.recorder.online else "away, spooling"
+        database = "reachable" if parts.recorder.online else "unreachable, spooling"
         return {"network": parts.network.name, "database": database, "waiting": parts.recorder.waiting()}
 
     @app.get("/metrics")
@@ -268,7 +273,7 @@ def _add_operation(app: FastAPI, parts: Parts) -> None:
 
 
 def _add_errors(app: FastAPI) -> None:
-    """Each error is one sentence as JSON, with nothing of what was sent."""
+    """Return errors as one-sentence JSON that never echoes the input."""
 
     async def refuse(request: Request, error: Exception) -> JSONResponse:
         status = STATUS.get(type(error), 500)
@@ -280,17 +285,17 @@ def _add_errors(app: FastAPI) -> None:
 
     @app.exception_handler(StarletteHTTPException)
     async def refuse_request(request: Request, error: StarletteHTTPException) -> JSONResponse:
-        known = {404: "there is nothing at this address", 405: "this address takes another method"}
+        known = {404: "there is nothing at this address", 405: "this address does not support this method"}
         sentence = error.detail if isinstance(error, HTTPException) else known.get(error.status_code, error.detail)
         return JSONResponse({"error": sentence}, error.status_code, error.headers)
 
     @app.exception_handler(RequestValidationError)
     async def refuse_id(request: Request, error: RequestValidationError) -> JSONResponse:
-        return JSONResponse({"error": "the drawing's id is none, expected a UUID"}, 422)
+        return JSONResponse({"error": "the drawing's id is invalid, expected a UUID"}, 422)
 
 
 class _Log:
-    """Around all that is answered: a line in the log, a count, and the headers that keep a page safe."""
+    """Middleware that logs and counts every request, and adds the security headers to every response."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app, self._metrics = app, metrics
@@ -310,9 +315,9 @@ class _Log:
         try:
             await self._app(scope, receive, send_safely)
         except ClientDisconnect:
-            status = 499  # as others call it: nobody is there any more to be answered
+            status = 499  # nginx's code for a client that closed the connection
         finally:
-            route = getattr(scope.get("route"), "path", "/")  # not the address as sent: nothing of the sender's is kept
+            route = getattr(scope.get("route"), "path", "/")  # not the URL as sent: the log keeps no user input
             self._metrics.requests.labels(route, status).inc()
             took = round(1_000 * (time.perf_counter() - begin), 1)
             about = {"method": scope["method"], "route": route, "status": status, "milliseconds": took}

@@ -1,4 +1,4 @@
-"""What can be set from outside, by variables of the environment; without any, the app runs on this machine alone."""
+"""Settings from environment variables. By default the app serves this machine only, with SQLite."""
 
 import os
 from pathlib import Path
@@ -12,20 +12,20 @@ HERE = Path(__file__).parent
 
 
 class Settings(BaseSettings):
-    """Each field is `APP_` and its name in capitals, but for those of the database, which have the names that are usual."""
+    """Variables are `APP_` plus the field's name in capitals; those of the database have their usual names."""
 
     model_config = SettingsConfigDict(env_prefix="APP_", env_ignore_empty=True, populate_by_name=True)
 
     host: str = "127.0.0.1"
-    port: int = Field(8000, ge=0, le=65_535)  # 0 for any that is free
+    port: int = Field(8000, ge=0, le=65_535)  # 0: any free port
     network: Path = HERE / "step3.onnx"
-    data: Path = Path("app-data")  # the SQLite file, and the spool
-    store_drawings: bool = True  # whether the database gets the images, or only what was said to them
-    requests_per_second: float = Field(30.0, gt=0)  # of one client, on average
-    burst: int = Field(90, ge=1)  # and so many at once
+    data: Path = Path("app-data")  # folder of the SQLite file and the spool
+    store_drawings: bool = True  # if false, the database stores predictions without images
+    requests_per_second: float = Field(30.0, gt=0)  # per client, on average
+    burst: int = Field(90, ge=1)  # requests that one client may make at once
     workers: int = Field(min(4, os.cpu_count() or 1), ge=1)  # threads that decode pictures
-    waiting: int = Field(32, ge=0)  # pictures that may wait for them
-    database_timeout: int = Field(2, ge=1)  # seconds until a database that does not answer is taken to be down
+    waiting: int = Field(32, ge=0)  # pictures that may queue for a worker
+    database_timeout: int = Field(2, ge=1)  # seconds without an answer before the database counts as unreachable
 
     database_url: SecretStr | None = Field(None, validation_alias="DATABASE_URL")
     db_host: str | None = Field(None, validation_alias="DB_HOST")
@@ -36,9 +36,9 @@ class Settings(BaseSettings):
 
     @property
     def database(self) -> URL:
-        """Of SQLAlchemy: PostgreSQL if the environment names one, else SQLite in a file.
+        """The SQLAlchemy URL: PostgreSQL if the environment configures it, else a SQLite file.
 
-        Raises ValueError for an address that is neither.
+        Raises ValueError if DATABASE_URL is not a URL or has another driver.
         """
         if self.database_url:
             return _parse(self.database_url.get_secret_value())
@@ -57,10 +57,10 @@ class Settings(BaseSettings):
 def _parse(address: str) -> URL:
     try:
         url = make_url(address)
-    except ArgumentError:  # whose text has the address, and so the password
-        raise ValueError("DATABASE_URL is not an address, expected postgresql://USER:PASSWORD@HOST/NAME") from None
+    except ArgumentError:  # its message would show the URL, and with it the password
+        raise ValueError("DATABASE_URL is not a valid URL, expected postgresql://USER:PASSWORD@HOST/NAME") from None
     if url.drivername in ("postgres", "postgresql"):
         return url.set(drivername="postgresql+psycopg")
     if url.drivername in ("sqlite", "postgresql+psycopg"):
         return url
-    raise ValueError(f"DATABASE_URL is of {url.drivername}, expected postgresql or sqlite")
+    raise ValueError(f"DATABASE_URL has the driver {url.drivername}, expected postgresql or sqlite")

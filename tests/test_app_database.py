@@ -1,4 +1,4 @@
-"""The app and its database: SQLite and a real PostgreSQL, which is stopped, started, and does not answer."""
+"""The app and its database: SQLite, and a real PostgreSQL that is stopped, started and made to hang."""
 
 import signal
 import socket
@@ -32,7 +32,7 @@ def postgres():
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def url(request, tmp_path):
-    """Of an empty database."""
+    """The URL of an empty database."""
     if request.param == "sqlite":
         return sa.make_url(f"sqlite:///{tmp_path}/drawings.sqlite")
     server = request.getfixturevalue("postgres")
@@ -76,14 +76,14 @@ def test_a_row_comes_back_as_it_was(url):
     assert store.find(uuid.uuid4()) is None
 
 
-def test_a_time_of_another_zone_is_kept_as_the_same_moment(url):
+def test_a_time_in_another_zone_is_stored_in_utc(url):
     store = Store(url, timeout=2)
     one = row(drawn_at=datetime(2026, 1, 1, 3, tzinfo=timezone(timedelta(hours=3))))
     store.save([one])
     assert store.find(one.id).drawn_at == datetime(2026, 1, 1, tzinfo=timezone.utc)
 
 
-def test_rows_that_come_twice_are_one_and_a_truth_stays(url):
+def test_a_row_sent_twice_is_stored_once_and_keeps_its_label(url):
     store, first = Store(url, timeout=2), row(prediction=1)
     later = replace(first, prediction=2)
     store.save([first])
@@ -103,7 +103,7 @@ def test_a_batch_is_saved_whole_or_not_at_all(url):
     assert not rows_of(url)
 
 
-def test_statistics_are_those_counted_by_hand(url):
+def test_statistics_match_a_count_by_hand(url):
     store = Store(url, timeout=2)
     told = [row(7, 7), row(7, 7, confidence=0.5), row(7, 1, minutes=1, confidence=0.6), row(2, 3, minutes=2), row(5)]
     store.save(told)
@@ -117,13 +117,13 @@ def test_statistics_are_those_counted_by_hand(url):
     assert counted["latest_mistakes"][0]["image"] == list(told[3].image)
 
 
-def test_an_empty_database_has_statistics_too(url):
+def test_an_empty_database_has_statistics(url):
     counted = Store(url, timeout=2).statistics()
     assert (counted["predictions"], counted["accuracy"], counted["latest_mistakes"]) == (0, None, [])
 
 
 def test_several_workers_create_the_tables_at_once(url):
-    """Twelve, from an empty database, each with its own connections."""
+    """Twelve stores, each with its own connections, start on an empty database."""
     barrier, stores = threading.Barrier(12), [Store(url, timeout=5) for _ in range(12)]
 
     def begin(store):
@@ -147,7 +147,7 @@ def recorder(url, tmp_path):
     recorder.stop()
 
 
-def test_of_a_drawing_the_last_prediction_is_recorded(recorder, url):
+def test_only_the_last_prediction_of_a_drawing_is_recorded(recorder, url):
     first = row(prediction=1)
     recorder.predicted(first)
     recorder.predicted(replace(first, prediction=2))
@@ -155,14 +155,14 @@ def test_of_a_drawing_the_last_prediction_is_recorded(recorder, url):
     assert [one.prediction for one in rows_of(url)] == [2]
 
 
-def test_a_truth_is_in_the_database_when_that_is_said(recorder, url):
+def test_a_correction_is_in_the_database_if_corrected_returns_true(recorder, url):
     one = row()
     recorder.predicted(one)
     assert recorder.corrected(one.id, 3) is True
     assert [found.truth for found in rows_of(url)] == [3]
 
 
-def test_a_prediction_that_comes_after_the_truth_changes_nothing(recorder, url):
+def test_a_prediction_after_the_correction_changes_nothing(recorder, url):
     one = row(prediction=1)
     recorder.predicted(one)
     recorder.corrected(one.id, 1)
@@ -171,7 +171,7 @@ def test_a_prediction_that_comes_after_the_truth_changes_nothing(recorder, url):
     assert [(found.prediction, found.truth) for found in rows_of(url)] == [(1, 1)]
 
 
-def test_what_is_unknown_or_known_already_is_refused(recorder):
+def test_unknown_and_already_corrected_drawings_are_refused(recorder):
     one = row()
     recorder.predicted(one)
     recorder.corrected(one.id, 3)
@@ -181,7 +181,7 @@ def test_what_is_unknown_or_known_already_is_refused(recorder):
         recorder.corrected(uuid.uuid4(), 4)
 
 
-def test_a_drawing_of_another_process_is_found_in_the_database(recorder, url):
+def test_a_drawing_from_another_process_is_found_in_the_database(recorder, url):
     one = row()
     Store(url, timeout=2).save([one])
     assert recorder.corrected(one.id, 3) is True
@@ -189,7 +189,7 @@ def test_a_drawing_of_another_process_is_found_in_the_database(recorder, url):
         recorder.corrected(one.id, 4)
 
 
-def test_of_two_threads_that_tell_the_same_drawing_one_is_refused(recorder, url):
+def test_of_several_threads_that_correct_a_drawing_one_succeeds(recorder, url):
     one = row()
     recorder.predicted(one)
 
@@ -211,8 +211,8 @@ def test_stopping_loses_nothing(url, tmp_path):
     assert len(rows_of(url)) == 700
 
 
-def test_what_a_killed_process_left_in_the_spool_arrives_in_order(url, tmp_path):
-    """Rows of one drawing, in two batches and in one: what was told first is what stays."""
+def test_rows_that_a_killed_process_left_in_the_spool_arrive_in_order(url, tmp_path):
+    """All rows are of one drawing, within a batch and across two: the first correction stays."""
     spool, one = Spool(tmp_path / "spool.sqlite"), row(prediction=1)
     spool.add([one, replace(one, prediction=2), replace(one, prediction=2, truth=4)])
     spool.add([replace(one, prediction=3), replace(one, truth=5)])
@@ -223,7 +223,7 @@ def test_what_a_killed_process_left_in_the_spool_arrives_in_order(url, tmp_path)
     assert [(found.prediction, found.truth) for found in rows_of(url)] == [(2, 4)]
 
 
-def test_a_row_that_the_database_does_not_take_is_set_aside_and_holds_up_no_other(url, tmp_path):
+def test_a_row_that_the_database_rejects_is_set_aside_and_blocks_no_other(url, tmp_path):
     spool, good, wrong = Spool(tmp_path / "spool.sqlite"), [row(), row()], row(truth=11)
     spool.add([good[0], wrong, good[1]])
     recorder = Recorder(Store(url, timeout=2), spool)
@@ -235,7 +235,7 @@ def test_a_row_that_the_database_does_not_take_is_set_aside_and_holds_up_no_othe
     assert wrong.id.hex in kept
 
 
-def test_a_spool_that_is_damaged_is_left_alone_and_said_to_be(tmp_path):
+def test_a_damaged_spool_is_reported_and_not_overwritten(tmp_path):
     (tmp_path / "spool.sqlite").write_bytes(b"damaged" * 1_000)
     with pytest.raises(OSError, match="spool.sqlite cannot be used .file is not a database.: set APP_DATA"):
         Spool(tmp_path / "spool.sqlite")
@@ -243,7 +243,7 @@ def test_a_spool_that_is_damaged_is_left_alone_and_said_to_be(tmp_path):
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# A database that is away
+# An unreachable database
 # ---------------------------------------------------------------------------------------------------------------------
 
 
@@ -256,14 +256,14 @@ def predict(server, seven):
 
 @pytest.fixture
 def silent():
-    """A port that takes connections and never says a word."""
+    """A port that accepts connections and never answers."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         yield listening.getsockname()[1]
 
 
 @pytest.mark.parametrize("kind", ["refused", "silent"])
-def test_predictions_do_not_wait_for_a_database_that_is_away(tmp_path, seven, silent, kind):
-    waiting = 4  # seconds, of what would wait for the database that does not answer
+def test_predictions_do_not_wait_for_an_unreachable_database(tmp_path, seven, silent, kind):
+    waiting = 4  # seconds that a request would take if it waited for the silent database
     port = free_port() if kind == "refused" else silent
     database = {"DB_HOST": "127.0.0.1", "DB_PORT": str(port), "DB_NAME": "x", "DB_USER": "x", "DB_PASSWORD": "SECRET"}
     with App(tmp_path, **database, APP_DATABASE_TIMEOUT=str(waiting)) as server:
@@ -278,17 +278,17 @@ def test_predictions_do_not_wait_for_a_database_that_is_away(tmp_path, seven, si
         assert time.monotonic() - begin < waiting / 2
         again = server.client.post(f"drawings/{id}/truth", json={"digit": 1})
         assert again.status_code == 409
-        wait_until(lambda: server.client.get("readyz").json()["database"] == "away, spooling")
+        wait_until(lambda: server.client.get("readyz").json()["database"] == "unreachable, spooling")
         assert server.client.get("readyz").json()["waiting"] >= 1
         counted = server.client.get("statistics")
-        assert counted.status_code == 503 and "the database is away" in counted.json()["error"]
+        assert counted.status_code == 503 and "the database is unreachable" in counted.json()["error"]
         unknown = server.client.post(f"drawings/{uuid.uuid4()}/truth", json={"digit": 7})
-        assert unknown.status_code == 503 and "only it knows this drawing" in unknown.json()["error"]
+        assert unknown.status_code == 503 and "only it has this drawing" in unknown.json()["error"]
         assert "app_database_up 0.0" in server.client.get("metrics").text
     assert "SECRET" not in server.log
 
 
-def test_a_server_that_is_stopped_and_started_in_the_middle_gets_every_row_once(tmp_path, postgres, seven):
+def test_a_database_restarted_meanwhile_gets_every_row_once(tmp_path, postgres, seven):
     empty(postgres)
     url = sa.make_url(postgres.url).set(drivername="postgresql+psycopg")
     told = {}
@@ -322,8 +322,8 @@ def test_a_server_that_is_stopped_and_started_in_the_middle_gets_every_row_once(
     assert found == told and len(rows_of(url)) == 45
 
 
-def test_what_was_told_while_it_was_away_survives_a_restart_of_the_app(tmp_path, postgres, seven):
-    """The app is killed, not stopped, and the database comes back only after that."""
+def test_corrections_made_without_the_database_survive_a_kill_of_the_app(tmp_path, postgres, seven):
+    """The app is killed, not stopped, and the database returns only after that."""
     empty(postgres)
     server = App(tmp_path, DATABASE_URL=postgres.url)
     try:
@@ -355,8 +355,8 @@ def test_two_replicas_share_the_database_and_nothing_else(tmp_path, postgres, se
         assert b.client.post(f"drawings/{id}/truth", json={"digit": 1}).status_code == 409
 
 
-def test_feedback_that_is_on_its_way_when_the_app_stops_is_kept(tmp_path, seven):
-    """Many clients tell while it is asked to stop: whatever it has answered, it has recorded."""
+def test_corrections_in_flight_when_the_app_stops_are_kept(tmp_path, seven):
+    """Many clients send corrections while the app stops: every correction it has acknowledged is recorded."""
     server = App(tmp_path)
     ids = [predict(server, seven)[0] for _ in range(60)]
     answered = []
@@ -397,7 +397,7 @@ def test_feedback_that_is_on_its_way_when_the_app_stops_is_kept(tmp_path, seven)
         ({"DATABASE_URL": "", "DB_HOST": ""}, "sqlite:///app-data/drawings.sqlite"),
     ],
 )
-def test_the_database_is_the_one_that_the_environment_names(monkeypatch, variables, expected):
+def test_the_environment_chooses_the_database(monkeypatch, variables, expected):
     for name in ("DATABASE_URL", "DB_HOST", "DB_PORT", "DB_NAME", "DB_USER", "DB_PASSWORD"):
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():

@@ -1,4 +1,4 @@
-"""The page in a real browser, against a real server: drawing, correcting, pictures, phone, keyboard, accessibility."""
+"""The page in a real browser with a real server: drawing, corrections, pictures, phone, keyboard, accessibility."""
 
 import io
 import os
@@ -15,7 +15,7 @@ from playwright.sync_api import Page, expect, sync_playwright
 from servers import REPOSITORY, App
 from test_app import encode, redraw
 
-STROKES = {  # in hundredths of the paper
+STROKES = {  # in percent of the canvas
     1: [[(50, 15), (50, 85)]],
     4: [[(30, 18), (28, 55), (75, 55)], [(62, 25), (60, 88)]],
     7: [[(25, 20), (75, 20), (45, 85)]],
@@ -39,7 +39,7 @@ def server(tmp_path):
 
 @pytest.fixture
 def open_page(browser, server):
-    """Opens the page as it should be: no error in its console, and no request to elsewhere, which is blocked."""
+    """Open the page, and fail on console errors and on requests to other hosts, which are blocked."""
     contexts, complaints, elsewhere = [], [], []
 
     def route(request):
@@ -50,7 +50,7 @@ def open_page(browser, server):
             request.abort()
 
     def complain(message):
-        if message.type == "error" and "status of 422" not in message.text:  # the browser's note of a refused picture
+        if message.type == "error" and "status of 422" not in message.text:  # Chromium's note of a 422
             complaints.append(message.text)
 
     def open(path="", **options) -> Page:
@@ -73,7 +73,7 @@ def open_page(browser, server):
 
 @pytest.fixture(scope="module")
 def digits(sample):
-    """One image of each digit, in their order."""
+    """One image of each digit, 0 to 9."""
     return sample[1].images[:10].numpy()
 
 
@@ -96,7 +96,7 @@ def says(page, digit):
 
 
 def widths(page):
-    """Of the ten bars, in percent, once they stand still."""
+    """The percentages of the ten bars, once they stop changing."""
     before = None
     while (texts := page.locator("#bars .percent").all_inner_texts()) != before:
         before = texts
@@ -116,7 +116,7 @@ def seen(page):
 
 
 @pytest.mark.parametrize("digit", STROKES)
-def test_a_drawn_digit_is_that_digit(open_page, digit):
+def test_a_drawn_digit_is_recognized(open_page, digit):
     page = open_page()
     draw(page, digit)
     says(page, digit)
@@ -128,8 +128,8 @@ def test_a_drawn_digit_is_that_digit(open_page, digit):
     assert max(image) > 250 and sum(value > 0 for value in image) > 20
 
 
-def test_the_bars_move_while_it_is_drawn(open_page):
-    """With the button still down: first a bar, which is a 1, then its top, which makes a 7 of it."""
+def test_the_bars_move_while_drawing(open_page):
+    """The mouse button stays down: a vertical bar is a 1, and a bar on top turns it into a 7."""
     page = open_page()
     box = page.locator("#paper").bounding_box()
     at = lambda x, y: (box["x"] + x * box["width"] / 100, box["y"] + y * box["height"] / 100)
@@ -150,26 +150,26 @@ def test_a_correction_changes_the_statistics(open_page, server):
     page.get_by_role("button", name="It was a 7").click()
     expect(page.locator("#told")).to_contain_text("Recorded. It was a 7")
     expect(page.locator("#numbers")).to_contain_text("100.0 % of 1")
-    draw(page, 4)  # a new drawing, on empty paper
+    draw(page, 4)  # a new drawing on an empty canvas
     says(page, 4)
     page.get_by_role("button", name="It was a 9").click()
     expect(page.locator("#numbers")).to_contain_text("50.0 % of 2")
-    expect(page.locator("#mistakes")).to_contain_text("a 9, taken for a 4")
+    expect(page.locator("#mistakes")).to_contain_text("a 9 mistaken for a 4")
     assert page.locator("#matrix tbody tr").nth(9).locator("td").nth(4).inner_text() == "1"
     assert page.locator("#matrix tbody tr").nth(7).locator("td").nth(7).inner_text() == "1"
-    expect(page.get_by_role("button", name="It was a 4")).to_be_disabled()  # once a drawing
+    expect(page.get_by_role("button", name="It was a 4")).to_be_disabled()  # only one correction per drawing
     page.reload()
     expect(page.locator("#numbers")).to_contain_text("50.0 % of 2")
 
 
-def test_a_touch_is_a_dot(open_page):
+def test_a_click_draws_a_dot(open_page):
     page = open_page()
     page.locator("#paper").click()
     expect(page.locator("#confidence")).to_contain_text("with a confidence of")
-    assert sum(value > 100 for value in seen(page)) > 200  # as large as the digit's box
+    assert sum(value > 100 for value in seen(page)) > 200  # scaled to the digit's box
 
 
-def test_undo_takes_a_stroke_and_clear_takes_all(open_page):
+def test_undo_removes_a_stroke_and_clear_removes_all(open_page):
     page = open_page()
     draw(page, 4)
     says(page, 4)
@@ -182,8 +182,8 @@ def test_undo_takes_a_stroke_and_clear_takes_all(open_page):
     assert sum(seen(page)) == 0
 
 
-def test_one_request_is_on_its_way_and_a_stale_answer_is_dropped(open_page):
-    """Answers take half a second: strokes meanwhile wait, and what was cleared is not shown when its answer comes."""
+def test_one_request_runs_at_a_time_and_stale_responses_are_ignored(open_page):
+    """Responses take half a second: new strokes wait, and the response for a cleared drawing is not shown."""
     page = open_page()
     flying = []
     most = []
@@ -201,14 +201,14 @@ def test_one_request_is_on_its_way_and_a_stale_answer_is_dropped(open_page):
     expect(page.locator("#confidence")).to_have_text("Draw something first.")
     page.wait_for_timeout(1_500)
     expect(page.locator("#confidence")).to_have_text("Draw something first.")
-    assert max(most) == 1 and len(most) <= 3  # of some twenty moves of the mouse
+    assert max(most) == 1 and len(most) <= 3  # for about twenty mouse moves
     draw(page, 7)
     says(page, 7)
     assert max(most) == 1
 
 
-def test_drawing_for_long_stays_within_what_one_client_may_ask(browser, tmp_path):
-    """With the limits as they are by default: eight seconds of scribbling, and no answer is a refusal."""
+def test_long_drawing_stays_within_the_rate_limit(browser, tmp_path):
+    """Eight seconds of scribbling with the default limits: no request is refused."""
     with App(tmp_path, APP_REQUESTS_PER_SECOND="", APP_BURST="") as server:
         page = browser.new_page()
         codes = []
@@ -226,7 +226,7 @@ def test_drawing_for_long_stays_within_what_one_client_may_ask(browser, tmp_path
     assert set(codes) == {200} and len(codes) > 60
 
 
-def test_the_answer_at_rest_is_read_out_and_not_those_on_the_way(open_page):
+def test_screen_readers_hear_only_the_final_prediction(open_page):
     page = open_page()
     page.evaluate(
         """() => {
@@ -239,11 +239,11 @@ def test_the_answer_at_rest_is_read_out_and_not_those_on_the_way(open_page):
     assert len(page.evaluate("heard")) == 1
 
 
-def test_while_the_database_is_away_it_says_so(browser, tmp_path):
+def test_an_unreachable_database_is_reported(browser, tmp_path):
     with App(tmp_path, DATABASE_URL="postgresql://x@127.0.0.1:9/x") as server:
         page = browser.new_page()
         page.goto(server.address)
-        expect(page.locator("#counted")).to_contain_text("The database is away")
+        expect(page.locator("#counted")).to_contain_text("The database is unreachable")
         draw(page, 7)
         says(page, 7)
         page.get_by_role("button", name="It was a 7").click()
@@ -251,14 +251,14 @@ def test_while_the_database_is_away_it_says_so(browser, tmp_path):
         page.close()
 
 
-def test_a_server_that_is_gone_is_said_to_be_gone(browser, tmp_path):
+def test_a_stopped_server_is_reported(browser, tmp_path):
     server = App(tmp_path)
     page = browser.new_page()
     page.goto(server.address)
     expect(page.locator("#about")).to_contain_text("7,750")
     server.stop()
     draw(page, 7)
-    expect(page.locator("#confidence")).to_contain_text("The server does not answer")
+    expect(page.locator("#confidence")).to_contain_text("The server does not respond")
     server.environment["APP_PORT"] = server.address.rstrip("/").rsplit(":", 1)[1]
     server.start()
     draw(page, 7)
@@ -273,7 +273,7 @@ def test_a_server_that_is_gone_is_said_to_be_gone(browser, tmp_path):
 
 
 def send_to(page, event, content, kind="image/png"):
-    """Let the page have a file by a paste or a drop."""
+    """Paste or drop a file on the page."""
     script = """([event, bytes, kind]) => {
       const data = new DataTransfer();
       data.items.add(new File([new Uint8Array(bytes)], "digit", { type: kind }));
@@ -299,11 +299,11 @@ def test_a_picture_is_opened_pasted_or_dropped(open_page, digits, how, ink):
     says(page, 2)
     page.get_by_role("button", name="It was a 2").click()
     expect(page.locator("#told")).to_contain_text("It was a 2")
-    draw(page, 7)  # a stroke begins a new drawing: the picture is gone
+    draw(page, 7)  # a stroke starts a new drawing and removes the picture
     says(page, 7)
 
 
-def test_a_photo_of_twelve_megapixels_is_made_smaller_before_it_travels(open_page, digits):
+def test_a_photo_of_twelve_megapixels_is_scaled_down_before_it_is_sent(open_page, digits):
     page = open_page()
     sent = []
     page.on("request", lambda request: "predict" in request.url and sent.append(len(request.post_data_buffer)))
@@ -315,26 +315,26 @@ def test_a_photo_of_twelve_megapixels_is_made_smaller_before_it_travels(open_pag
     assert sent[0] < 2**20
 
 
-def test_a_file_that_is_no_picture_is_one_sentence(open_page):
+def test_a_file_that_is_not_a_picture_shows_an_error(open_page):
     page = open_page()
     send_to(page, "drop", b"not a picture", "text/plain")
-    expect(page.locator("#confidence")).to_contain_text("not a picture that the browser can read")
+    expect(page.locator("#confidence")).to_contain_text("cannot read this file as a picture")
     draw(page, 7)
     says(page, 7)
 
 
-def test_a_picture_without_a_digit_is_one_sentence(open_page, digits):
+def test_a_picture_without_a_digit_shows_an_error(open_page, digits):
     page = open_page()
     send_to(page, "paste", encode(0 * digits[0]))
     expect(page.locator("#confidence")).to_contain_text("Draw something first")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# For everybody
+# Keyboard, screens, accessibility, proxies
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def test_by_keyboard_alone_a_seven_is_drawn_and_told(open_page):
+def test_a_seven_is_drawn_and_recorded_with_the_keyboard(open_page):
     page = open_page()
     for _ in range(3):
         page.keyboard.press("Tab")
@@ -361,20 +361,20 @@ def test_by_keyboard_alone_a_seven_is_drawn_and_told(open_page):
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("size", [(390, 844), (320, 568), (1280, 900)])
 def test_it_fits_any_screen_and_axe_finds_nothing(open_page, scheme, size):
-    """Before anything is drawn, and with an answer and statistics."""
+    """Both before anything is drawn and with a prediction and statistics."""
     page = open_page(color_scheme=scheme, viewport={"width": size[0], "height": size[1]})
     for digit in (None, 7, 4):
         if digit is not None:
             draw(page, digit)
             says(page, digit)
-        page.wait_for_timeout(200)  # bars that move are neither here nor there
+        page.wait_for_timeout(200)  # wait until the bars' transition ends
         assert page.evaluate("document.documentElement.scrollWidth") <= size[0]
         result = Axe().run(page)
         assert not result.response["violations"], result.generate_report()
         if digit is not None:
             page.get_by_role("button", name="It was a 7").click()
             expect(page.locator("#told")).to_contain_text("Recorded")
-    expect(page.locator("#mistakes")).to_contain_text("a 7, taken for a 4")
+    expect(page.locator("#mistakes")).to_contain_text("a 7 mistaken for a 4")
 
 
 def test_a_finger_draws_and_does_not_scroll(open_page):
@@ -401,8 +401,8 @@ def test_a_finger_draws_and_does_not_scroll(open_page):
     assert page.evaluate("scrollY") == before
 
 
-def test_behind_a_proxy_in_a_folder_all_addresses_still_lead_here(open_page, browser, server):
-    """As Colab and others serve it, below a path: every request of the page begins with that path."""
+def test_the_page_works_behind_a_proxy_with_a_path_prefix(open_page, browser, server):
+    """As in Colab: every request of the page starts with the prefix."""
     context = browser.new_context()
     asked = []
 
@@ -427,8 +427,8 @@ def test_behind_a_proxy_in_a_folder_all_addresses_still_lead_here(open_page, bro
     context.close()
 
 
-def test_the_page_has_no_script_and_no_style_in_it(server):
-    """So that the policy can forbid them."""
+def test_the_page_has_no_inline_script_or_style(server):
+    """So the Content-Security-Policy can forbid both."""
     page = server.client.get("").text
     assert "<style" not in page and "style=" not in page and " on" not in re.sub(r">[^<]*<", "><", page)
     assert all("src=" in tag for tag in re.findall("<script[^>]*>", page))
@@ -436,8 +436,8 @@ def test_the_page_has_no_script_and_no_style_in_it(server):
     assert "script-src 'self'" in policy and "unsafe" not in policy
 
 
-def test_the_picture_in_the_readme_is_of_this_page(open_page, digits, tmp_path):
-    """Made here: `UPDATE_PICTURE=1 pytest tests/test_app_page.py -k readme` writes it."""
+def test_the_readme_picture_shows_this_page(open_page, digits, tmp_path):
+    """`UPDATE_PICTURE=1 pytest tests/test_app_page.py -k readme` writes the picture."""
     page = open_page(viewport={"width": 1000, "height": 880}, device_scale_factor=1)
     for digit, truth in ((1, 1), (0, 0), (4, 9), (7, None)):
         draw(page, digit)
@@ -455,5 +455,5 @@ def test_the_picture_in_the_readme_is_of_this_page(open_page, digits, tmp_path):
     shown, fresh = (
         np.asarray(Image.open(io.BytesIO(content)).convert("L"), float) for content in (kept.read_bytes(), picture)
     )
-    assert shown.shape == fresh.shape and np.abs(shown - fresh).mean() < 8  # of 255: another machine has other fonts
+    assert shown.shape == fresh.shape and np.abs(shown - fresh).mean() < 8  # of 255; fonts differ between machines
     assert "(page.png)" in (REPOSITORY / "app/README.md").read_text()

@@ -1,10 +1,10 @@
-// The page: what is drawn goes to the server as a PNG, what it says comes back as bars. All addresses are relative.
+// The page: sends the drawing to the server as a PNG, and shows the prediction as bars. All URLs are relative.
 
-const BRUSH = 22; // of the paper's 280: some two pixels of the 28, as MNIST's strokes are
-const STEP = 10; // that an arrow key moves the pen
-const BETWEEN = 60; // milliseconds from one question to the next: faster than the eye, and less than the server allows
-const PAUSE = 600; // milliseconds after which a drawing is at rest, and its answer is read out
-const LARGEST_FILE = 1024 * 1024; // larger pictures are made smaller here, before they travel
+const BRUSH = 22; // of the canvas's 280 pixels: about two of 28, like MNIST's strokes
+const STEP = 10; // canvas pixels that an arrow key moves the pen
+const BETWEEN = 60; // least milliseconds between requests: faster than the eye, and within the server's rate limit
+const PAUSE = 600; // milliseconds without a change before screen readers announce the prediction
+const LARGEST_FILE = 1024 * 1024; // bytes; larger pictures are scaled down before they are sent
 const LARGEST_SIDE = 1024;
 
 const element = (id) => document.getElementById(id);
@@ -12,17 +12,17 @@ const paper = element("paper");
 const ink = paper.getContext("2d", { willReadFrequently: true });
 
 // ---------------------------------------------------------------------------------------------------------------------
-// The drawing: strokes of points, or a picture
+// The drawing: strokes, each a list of points, or a picture
 // ---------------------------------------------------------------------------------------------------------------------
 
 let strokes = [];
-let picture = null; // {blob, bitmap}, in place of strokes
-let drawing = newId(); // a new one for each drawing that is told, or cleared
-let finished = false; // told what it was: the next stroke begins a new drawing
-let pen = { x: 140, y: 140, down: false, shown: false }; // of the keyboard
+let picture = null; // {blob, bitmap}, instead of strokes
+let drawing = newId(); // the drawing's id; a new one after a correction or Clear
+let finished = false; // already corrected: the next stroke starts a new drawing
+let pen = { x: 140, y: 140, down: false, shown: false }; // moved by the keyboard
 
 function newId() {
-  if (crypto.randomUUID) return crypto.randomUUID(); // only where the address is localhost or https
+  if (crypto.randomUUID) return crypto.randomUUID(); // defined only on localhost and over HTTPS
   const bytes = crypto.getRandomValues(new Uint8Array(16));
   bytes[6] = (bytes[6] & 0x0f) | 0x40;
   bytes[8] = (bytes[8] & 0x3f) | 0x80;
@@ -49,7 +49,7 @@ function paint() {
   for (const stroke of strokes) {
     ink.beginPath();
     ink.moveTo(stroke[0].x, stroke[0].y);
-    ink.lineTo(stroke[0].x + 0.1, stroke[0].y); // a line of no length is not drawn: this makes a dot of a single point
+    ink.lineTo(stroke[0].x + 0.1, stroke[0].y); // browsers skip zero-length lines: draw a single point as a dot
     for (const point of stroke) ink.lineTo(point.x, point.y);
     ink.stroke();
   }
@@ -109,14 +109,14 @@ async function openPicture(file) {
   try {
     bitmap = await createImageBitmap(file);
   } catch {
-    return forget("This file is not a picture that the browser can read, expected a PNG or JPEG.");
+    return forget("The browser cannot read this file as a picture. Expected a PNG or JPEG.");
   }
   clear();
   picture = { bitmap, blob: await travelling(file, bitmap) };
   changed();
 }
 
-// The file as it is, or, if it is large or of another format, made smaller as a PNG.
+// Returns the file unchanged or, if it is large or in another format, a scaled-down PNG.
 async function travelling(file, bitmap) {
   const side = Math.max(bitmap.width, bitmap.height);
   const known = ["image/png", "image/jpeg"].includes(file.type);
@@ -136,11 +136,11 @@ function toBlob(canvas) {
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
-// Questions and answers: one request at a time, and an answer to what is no longer there is dropped
+// Predictions: one request at a time; responses for an earlier drawing are ignored
 // ---------------------------------------------------------------------------------------------------------------------
 
-let asking = null; // a promise, while a request is on its way
-let outdated = false; // whether there is more on the paper than was asked about
+let asking = null; // a promise while a request is running
+let outdated = false; // whether the drawing has changed since the last request
 
 function ask() {
   outdated = true;
@@ -172,7 +172,7 @@ function wait(milliseconds) {
 
 function onPaper() {
   if (picture) return picture.blob;
-  paint(); // without the keyboard's pen
+  paint(); // without the pen's marker
   const blob = toBlob(paper);
   showPen();
   return blob;
@@ -184,7 +184,7 @@ async function send(address, body, headers = {}) {
     const content = await response.json();
     return response.ok ? content : { error: `${capital(content.error)}.`, status: response.status };
   } catch {
-    return { error: "The server does not answer. Is it still running?", status: 0 };
+    return { error: "The server does not respond. Is it still running?", status: 0 };
   }
 }
 
@@ -194,7 +194,7 @@ function capital(sentence) {
 
 const percent = (share) => `${(100 * share).toFixed(1)} %`;
 
-// For those who hear the page: not each answer on the way, but the one at rest.
+// Screen readers hear only the prediction of the finished drawing, not those made while drawing.
 let announcing = 0;
 
 function say(sentence) {
@@ -213,7 +213,7 @@ function show(said) {
     row.querySelector(".percent").textContent = percent(chance);
   });
   showPixels(element("seen"), Uint8Array.from(atob(said.image), (letter) => letter.charCodeAt(0)));
-  element("seen").setAttribute("aria-label", "What the network saw: your digit, 28 by 28 pixels");
+  element("seen").setAttribute("aria-label", "What the network sees: your digit, 28 by 28 pixels");
   for (const button of element("truths").children) {
     button.disabled = finished;
     button.classList.toggle("said", Number(button.textContent) === said.digit);
@@ -236,7 +236,7 @@ function forget(sentence = "Draw something first.") {
     row.querySelector(".percent").textContent = "";
   }
   element("seen").getContext("2d").clearRect(0, 0, 28, 28);
-  element("seen").setAttribute("aria-label", "What the network saw: nothing yet");
+  element("seen").setAttribute("aria-label", "What the network sees: nothing yet");
   for (const button of element("truths").children) {
     button.disabled = true;
     button.classList.remove("said");
@@ -244,14 +244,14 @@ function forget(sentence = "Draw something first.") {
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
-// The truth, and the statistics
+// Corrections and statistics
 // ---------------------------------------------------------------------------------------------------------------------
 
 async function tell(digit) {
   finished = true;
   for (const button of element("truths").children) button.disabled = true;
   const told = drawing;
-  await asking; // the last stroke has to be answered first
+  await asking; // the last stroke's prediction must arrive first
   const said = await send(`drawings/${told}/truth`, JSON.stringify({ digit }), { "Content-Type": "application/json" });
   if (said.error) {
     element("told").textContent = said.error;
@@ -261,7 +261,7 @@ async function tell(digit) {
     }
     return;
   }
-  const when = said.recorded ? "Recorded" : "The database is away: this will be recorded later";
+  const when = said.recorded ? "Recorded" : "The database is unreachable: this will be recorded later";
   element("told").textContent = `${when}. It was a ${digit}. Draw the next one.`;
   await showStatistics();
 }
@@ -274,15 +274,15 @@ async function showStatistics() {
   }
   const later = counted.waiting ? ` ${counted.waiting} more will be recorded later.` : "";
   element("counted").textContent = counted.predictions
-    ? `${counted.predictions} drawings are recorded, and of ${counted.known} somebody said what they were.${later}`
+    ? `Drawings recorded: ${counted.predictions}. Labeled by users: ${counted.known}.${later}`
     : `Nothing is recorded yet.${later}`;
   element("counts").hidden = !counted.known;
   if (!counted.known) return;
   const known = (value, digits = 1) => (value === null ? "none yet" : `${value.toFixed(digits)} %`);
   const numbers = [
     ["Accuracy", `${known(counted.accuracy)} of ${counted.known}`],
-    ["Confidence of right answers", known(counted.confidence_right)],
-    ["Confidence of wrong answers", known(counted.confidence_wrong)],
+    ["Mean confidence when correct", known(counted.confidence_right)],
+    ["Mean confidence when wrong", known(counted.confidence_wrong)],
   ];
   element("numbers").replaceChildren(...numbers.map(([name, value]) => make("div", make("dt", name), make("dd", value))));
   showMatrix(counted);
@@ -291,7 +291,7 @@ async function showStatistics() {
 }
 
 function showMatrix(counted) {
-  const head = make("tr", make("td"), ...counted.digits.map((_, digit) => heading(digit, "col")), heading("right", "col"));
+  const head = make("tr", make("td"), ...counted.digits.map((_, digit) => heading(digit, "col")), heading("accuracy", "col"));
   const rows = counted.confusion_matrix.map((row, truth) => {
     const cells = row.map((count, said) => {
       const cell = make("td", count || "");
@@ -306,7 +306,7 @@ function showMatrix(counted) {
 }
 
 function makeMistake({ truth, prediction, confidence, image }) {
-  const caption = make("figcaption", `a ${truth}, taken for a ${prediction}, ${confidence.toFixed(0)} %`);
+  const caption = make("figcaption", `a ${truth} mistaken for a ${prediction}, ${confidence.toFixed(0)} %`);
   caption.className = "small";
   if (!image) return make("figure", caption);
   const canvas = document.createElement("canvas");
@@ -330,7 +330,7 @@ function make(tag, ...children) {
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
-// Mouse, finger, pen; keyboard; files
+// Input: pointer (mouse, finger, pen), keyboard, files
 // ---------------------------------------------------------------------------------------------------------------------
 
 function place(event) {
@@ -339,7 +339,7 @@ function place(event) {
   return { x: (event.clientX - box.left) * scale, y: (event.clientY - box.top) * scale };
 }
 
-let pointer = null; // the one that draws: a second finger does not
+let pointer = null; // id of the pointer that draws; a second finger does not draw
 
 paper.addEventListener("pointerdown", (event) => {
   if (pointer !== null || event.button !== 0) return;
@@ -371,7 +371,7 @@ paper.addEventListener("keydown", (event) => {
     pen.down = !pen.down;
     if (pen.down) {
       beginStroke({ x: pen.x, y: pen.y });
-      pen.down = true; // a new drawing lifts the pen
+      pen.down = true; // starting a new drawing lifts the pen
     }
     paint();
     showPen();
@@ -400,7 +400,7 @@ element("clear").addEventListener("click", clear);
 element("open").addEventListener("click", () => element("file").click());
 element("file").addEventListener("change", (event) => {
   openPicture(event.target.files[0]);
-  event.target.value = ""; // so that the same file may be opened again
+  event.target.value = ""; // so that the same file can be opened again
 });
 document.addEventListener("paste", (event) => {
   const file = [...event.clipboardData.files][0];
@@ -419,7 +419,7 @@ document.addEventListener("drop", (event) => {
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", paint);
 
 // ---------------------------------------------------------------------------------------------------------------------
-// The page as it begins
+// Page setup
 // ---------------------------------------------------------------------------------------------------------------------
 
 for (let digit = 0; digit < 10; digit++) {
@@ -443,9 +443,9 @@ showStatistics();
 const about = await send("about");
 if (!about.error) {
   element("about").textContent =
-    `A network of ${about.parameters.toLocaleString("en")} parameters, which gets ${about.accuracy} % of MNIST's test images right, ` +
-    "says what it sees, while you draw.";
+    `A network with ${about.parameters.toLocaleString("en")} parameters predicts your digit while you draw. ` +
+    `It classifies ${about.accuracy} % of MNIST's test images correctly.`;
   if (!about.drawings_are_stored) {
-    element("told").textContent = "One click records what it was. The drawing itself is not kept.";
+    element("told").textContent = "Click the correct digit to record it. The drawing itself is not stored.";
   }
 }

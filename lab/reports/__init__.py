@@ -1,1 +1,1 @@
-"""What is written from records, checkpoints and data."""
+"""Reports, figures and files made from records, checkpoints and data."""

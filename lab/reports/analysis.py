@@ -1,4 +1,4 @@
-"""The data, and what one trained network gets right and wrong on it: metrics as text, JSON and figures."""
+"""Describe the data, and evaluate one trained network on it: metrics as text, JSON and figures."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -31,7 +31,7 @@ DIGITS = range(utils.CLASSES)
 
 
 def describe_data(train: utils.Digits, test: utils.Digits) -> str:
-    """Counts, size, range of pixels and labels, and how often each digit occurs, as a table."""
+    """Return a table of counts, image size, range of pixels and labels, and images per digit."""
     lines = [f"{'':<12} {'images':>7}  {'size':<8} {'pixels':<10} {'labels':<7} {'images of each digit, 0 to 9':<28}"]
     for name, digits in (("training", train), ("test", test)):
         images, labels = digits.images, digits.labels
@@ -44,7 +44,7 @@ def describe_data(train: utils.Digits, test: utils.Digits) -> str:
 
 
 def show_classes(train: utils.Digits, test: utils.Digits) -> Figure:
-    """The share of each digit among the training and the test images."""
+    """Plot the share of each digit among the training and the test images."""
     figure, axes = plt.subplots(figsize=(9, 3.2), layout="constrained")
     for shift, (name, digits) in zip((-0.2, 0.2), (("training", train), ("test", test))):
         shares = 100 * digits.labels.bincount(minlength=utils.CLASSES).cpu().numpy() / len(digits)
@@ -62,7 +62,7 @@ def show_classes(train: utils.Digits, test: utils.Digits) -> Figure:
 
 
 def data(folder: Path) -> str:
-    """Check the data and draw how often each digit occurs into `classes.png` of a folder; return the table."""
+    """Check the data, plot how often each digit occurs to `classes.png` in a folder, and return the table."""
     expect_folder(folder)
     train, test = utils.load_data(torch.device("cpu"))  # checks sizes, types and labels
     save(show_classes(train, test), folder / "classes.png")
@@ -76,7 +76,7 @@ def data(folder: Path) -> str:
 
 
 def answers(labels: Tensor, tested: Tested) -> np.ndarray:
-    """What the network said to each test image, from its mistakes."""
+    """Return the prediction for each test image, recovered from the mistakes: integers of shape (N,)."""
     said = labels.cpu().numpy().copy()
     for index, _, answer in tested.mistakes:
         said[index] = answer
@@ -84,8 +84,8 @@ def answers(labels: Tensor, tested: Tested) -> np.ndarray:
 
 
 def metrics(labels: Tensor, tested: Tested) -> dict[str, object]:
-    """Accuracy, precision, recall and F1, overall (the mean over the digits) and of each digit, in percent; the
-    confusion matrix, a row a true digit, a column an answer, in images.
+    """Return accuracy, precision, recall and F1 in percent, overall (the mean over the digits) and per digit, and the
+    confusion matrix in images: one row per label, one column per prediction.
     """
     true, said = labels.cpu().numpy(), answers(labels, tested)
     names = ("precision", "recall", "f1")
@@ -108,7 +108,7 @@ def metrics(labels: Tensor, tested: Tested) -> dict[str, object]:
 
 
 def show_confusion(labels: Tensor, tested: Tested, title: str) -> Figure:
-    """The confusion matrix, with the right answers left out of the colors, so that the mistakes can be seen."""
+    """Plot the confusion matrix; correct predictions are left uncolored, so that mistakes stand out."""
     matrix = confusion_matrix(labels.cpu().numpy(), answers(labels, tested), labels=list(DIGITS))
     off_diagonal = matrix - np.diag(np.diag(matrix))
     figure, axes = plt.subplots(figsize=(6.5, 6), layout="constrained")
@@ -124,7 +124,7 @@ def show_confusion(labels: Tensor, tested: Tested, title: str) -> Figure:
 
 
 def show_scores(scores: Mapping[str, object], title: str) -> Figure:
-    """Precision, recall and F1 of each digit, from `metrics`."""
+    """Plot precision, recall and F1 of each digit, from `metrics`."""
     figure, axes = plt.subplots(figsize=(9, 3.6), layout="constrained")
     for shift, name in zip((-0.27, 0.0, 0.27), ("precision", "recall", "f1")):
         heights = [scores["digits"][str(digit)][name] for digit in DIGITS]
@@ -138,7 +138,7 @@ def show_scores(scores: Mapping[str, object], title: str) -> Figure:
 
 
 def show_predictions(digits: utils.Digits, logits: Tensor, count: int = 8, seed: int = 0) -> Figure:
-    """Random images with what the network says to them, and how sure it is."""
+    """Show random images with their labels, the predictions and their probabilities."""
     drawn = torch.randperm(len(digits), generator=torch.Generator().manual_seed(seed))[:count]
     sure, said = logits.cpu()[drawn].softmax(dim=1).max(dim=1)
     titles = [
@@ -154,9 +154,9 @@ def show_predictions(digits: utils.Digits, logits: Tensor, count: int = 8, seed:
 
 
 def test(path: Path) -> str:
-    """Test a checkpoint on the test images, and return the report as text; `metrics.json` and four figures go beside it.
+    """Evaluate a checkpoint on the test images, and return the report as text.
 
-    Raises as `load_model`.
+    Writes `metrics.json` and four figures next to the checkpoint. Raises what `load_model` raises.
     """
     loaded = load_model(path)
     expect_folder(path.parent)

@@ -1,4 +1,4 @@
-"""How much the preparation of a drawing is worth: MNIST's digits, redrawn, and read in several ways."""
+"""Measure what the app's image preparation gains: MNIST digits are redrawn, then prepared in several ways."""
 
 import io
 from collections.abc import Callable, Mapping
@@ -18,7 +18,7 @@ DIGITS = 2_000
 
 
 def redraw(pixels: np.ndarray, rng: np.random.Generator) -> bytes:
-    """An MNIST digit of shape (28, 28) on a page, as a PNG: at random size, place and resolution, in random colors."""
+    """Draw an MNIST digit of shape (28, 28) on a page, with random sizes, place and colors; return a PNG."""
     side = int(rng.integers(40, 401))
     large = Image.fromarray(pixels).resize((side, side), Image.Resampling.BICUBIC)
     height, width = rng.integers(side, 2 * side + 60, 2)
@@ -27,13 +27,13 @@ def redraw(pixels: np.ndarray, rng: np.random.Generator) -> bytes:
     ink[top : top + side, left : left + side, 0] = np.asarray(large, dtype=np.float32) / 255
     while True:
         paper, strokes = rng.uniform(0, 255, (2, 3))
-        if abs(np.dot(paper - strokes, (0.299, 0.587, 0.114))) > 70:  # as far apart in brightness as one can read
+        if abs(np.dot(paper - strokes, (0.299, 0.587, 0.114))) > 70:  # enough contrast to read the digit
             break
     return _encode((paper + (strokes - paper) * ink).round().astype(np.uint8))
 
 
 def page_of(pixels: np.ndarray, side: int = 280) -> bytes:
-    """An MNIST digit of shape (28, 28) as large as a page of so many pixels, dark on light, as a PNG."""
+    """Scale an MNIST digit of shape (28, 28) to a page of `side` x `side` pixels, dark on light; return a PNG."""
     return _encode(255 - np.asarray(Image.fromarray(pixels).resize((side, side), Image.Resampling.BICUBIC)))
 
 
@@ -44,7 +44,7 @@ def _encode(page: np.ndarray) -> bytes:
 
 
 def _resized(body: bytes) -> np.ndarray:
-    """The whole page, as small as the network's image."""
+    """Resize the whole page to 28 x 28."""
     return np.asarray(Image.open(io.BytesIO(body)).convert("L").resize((28, 28)))
 
 
@@ -54,7 +54,7 @@ def _light_on_dark(image: np.ndarray) -> np.ndarray:
 
 
 def _cropped(body: bytes) -> np.ndarray:
-    """The digit's box, scaled to the whole of the image, light on dark."""
+    """Crop the page to the digit's box, and resize that to 28 x 28, light on dark."""
     page = _light_on_dark(np.asarray(Image.open(io.BytesIO(body)).convert("L"))).astype(np.float32)
     ink = page - page.min()
     picture = Image.fromarray((ink * (255 / max(1, ink.max()))).astype(np.uint8))
@@ -70,7 +70,7 @@ WAYS: Mapping[str, Callable[[bytes], np.ndarray]] = {
 
 
 def measure(network: Network) -> dict[str, float]:
-    """Accuracy in percent on 2,000 test images as they are (`plain`), and on the same redrawn, read in each way."""
+    """Return accuracy in percent on 2,000 test images: unchanged (`plain`), and redrawn and prepared in each way."""
     test = utils.load_data(torch.device("cpu"))[1]
     rng = np.random.default_rng(0)
     chosen = rng.permutation(len(test))[:DIGITS]
@@ -84,9 +84,9 @@ def measure(network: Network) -> dict[str, float]:
 
 
 def drawings(file: Path = RESULT) -> str:
-    """Measure the app's network, keep the figures in a JSON file, and return them as text.
+    """Measure the app's network, write the accuracies to a JSON file, and return them as text.
 
-    Raises ValueError where that is `lab/results/drawings.json`, and the data is not all of MNIST.
+    Raises ValueError if the file is `lab/results/drawings.json` and the data is not all of MNIST.
     """
     refuse_evidence(file, "name a file, `drawings FILE`")
     expect_folder(file.parent)

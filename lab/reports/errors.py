@@ -1,4 +1,4 @@
-"""Which test images several networks get wrong, and which of them together."""
+"""Compare the mistakes of several networks on the test images."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -16,19 +16,19 @@ from lab.evidence.places import expect_folder
 from lab.evidence.records import Tested
 from lab.runs.train import evaluate, load_model, predict
 
-SHOWN = 40  # images that all of them get wrong, in text and picture; the file has all
+SHOWN = 40  # images that all networks get wrong, in text and figure; the JSON file lists all
 
 
 class Overlap(NamedTuple):
-    """Of the mistakes of several networks: by name, and by pair of names, and those of all of them."""
+    """The mistakes of several networks: of each, shared by each pair, and shared by all."""
 
-    mistakes: dict[str, dict[int, int]]  # by name: index of a test image -> answer
-    shared: list[list[int]]  # images that both of two networks get wrong; a network with itself: its mistakes
-    by_all: list[int]  # indices of the test images that all of them get wrong
+    mistakes: dict[str, dict[int, int]]  # by name: index of a test image -> prediction
+    shared: list[list[int]]  # counts for each pair of networks; the diagonal counts each network's mistakes
+    by_all: list[int]  # indices of the test images that all networks get wrong
 
 
 def overlap(tested: Mapping[str, Tested]) -> Overlap:
-    """Which test images several networks get wrong, and which of them together."""
+    """Find the test images that each network, each pair of networks, and all networks get wrong."""
     mistakes = {name: {index: answer for index, _, answer in one.mistakes} for name, one in tested.items()}
     wrong = [set(one) for one in mistakes.values()]
     shared = [[len(one & other) for other in wrong] for one in wrong]
@@ -36,7 +36,7 @@ def overlap(tested: Mapping[str, Tested]) -> Overlap:
 
 
 def commonest_pairs(tested: Mapping[str, Tested], count: int = 5) -> dict[str, list[tuple[int, int, int]]]:
-    """By name: the commonest mistakes as (true digit, answer, how often)."""
+    """Return by name the most common mistakes as (label, prediction, count)."""
     counts = {name: Counter((true, said) for _, true, said in one.mistakes) for name, one in tested.items()}
     return {
         name: [
@@ -48,7 +48,7 @@ def commonest_pairs(tested: Mapping[str, Tested], count: int = 5) -> dict[str, l
 
 
 def describe_errors(tested: Mapping[str, Tested]) -> str:
-    """Two tables: how many mistakes two networks share, and the commonest mistakes of each."""
+    """Return two tables as text: mistakes shared by each pair of networks, and the most common mistakes of each."""
     shared = overlap(tested)
     width = max(map(len, tested))
     lines = [f"{'':<{width}}  wrong   shared with each, in the same order"]
@@ -63,7 +63,7 @@ def describe_errors(tested: Mapping[str, Tested]) -> str:
 
 
 def show_overlap(tested: Mapping[str, Tested]) -> Figure:
-    """How many of the mistakes of the network of a row are also mistakes of that of a column."""
+    """Plot how many mistakes of each row's network are also mistakes of each column's."""
     shared = np.array(overlap(tested).shared)
     share = 100 * shared / np.maximum(1, np.diag(shared))[:, None]
     side = 2.2 + 0.62 * len(tested)
@@ -82,9 +82,7 @@ def show_overlap(tested: Mapping[str, Tested]) -> Figure:
 
 
 def show_wrong(digits: utils.Digits, tested: Mapping[str, Tested], title: str, count: int = SHOWN) -> Figure:
-    """The test images that all of these networks get wrong, with what they are labelled, and what is said to them; the
-    first so many of them.
-    """
+    """Show the first `count` test images that all networks get wrong, with their labels and the predictions."""
     shared = overlap(tested)
     title += f"; the first {count}" * (len(shared.by_all) > count)
     titles = []
@@ -95,10 +93,10 @@ def show_wrong(digits: utils.Digits, tested: Mapping[str, Tested], title: str, c
 
 
 def compare_errors(paths: Sequence[Path], folder: Path) -> str:
-    """Test several checkpoints, and return the tables of their errors; `errors.json`, `overlap.png` and
-    `wrong_for_all.png` go into a folder.
+    """Evaluate several checkpoints, and return the tables of `describe_errors`.
 
-    Raises as `load_model`, and ValueError for the same file twice.
+    Writes `errors.json`, `overlap.png` and `wrong_for_all.png` to `folder`. Raises what `load_model` raises, and
+    ValueError if a file is given twice.
     """
     expect_folder(folder)
     for path in paths:
@@ -106,7 +104,7 @@ def compare_errors(paths: Sequence[Path], folder: Path) -> str:
             raise ValueError(f"{path} is given more than once, expected checkpoints of different runs")
     loaded = [load_model(path) for path in paths]
     names = [f"{one.name}, seed {one.seed}" for one in loaded]
-    # runs of one recipe and seed may differ in the fields that they were given: then their folders tell them apart
+    # runs of one recipe and seed may differ in overridden fields: then their folders distinguish them
     names = [name if names.count(name) == 1 else f"{name}, {path.parent}" for name, path in zip(names, paths)]
     digits = utils.load_data(utils.pick_device())[1]
     tested = {name: evaluate(predict(one.model, one.recipe, digits), digits.labels) for name, one in zip(names, loaded)}

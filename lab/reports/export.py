@@ -1,4 +1,4 @@
-"""A trained network as an ONNX file, for a program that runs it without PyTorch."""
+"""Export a trained network to ONNX, so that it runs without PyTorch."""
 
 import json
 import logging
@@ -18,7 +18,7 @@ from lab.runs.train import Loaded, evaluate, load_model, predict
 
 
 class FromPixels(nn.Module):
-    """A network that takes pixels as they are: uint8 of shape (N, 1, 28, 28); the normalization of its training is in it."""
+    """Wrap a network to take raw pixels, uint8 of shape (N, 1, 28, 28), and normalize them as in training."""
 
     def __init__(self, network: nn.Module, mean: float, std: float) -> None:
         super().__init__()
@@ -29,10 +29,10 @@ class FromPixels(nn.Module):
 
 
 def export(path: Path, to: Path = APP_NETWORK) -> str:
-    """Write the network of a checkpoint as ONNX, from `images` to `logits`, with the recipe, the seed and the test
-    accuracy that it has in the file's metadata; return a line that says so.
+    """Export the network of a checkpoint to ONNX, with input `images` and output `logits`; return a one-line summary.
 
-    Raises as `load_model`, and ValueError where `to` is the app's network and the run was not a full one on all of MNIST.
+    The file's metadata holds the recipe, the seed and the test accuracy. Raises what `load_model` raises, and
+    ValueError if `to` is the app's network and the run was not a full run on all of MNIST.
     """
     refuse_evidence(to, "name another file, `export CHECKPOINT FILE`")
     expect_folder(to.parent)
@@ -72,7 +72,7 @@ def _to_onnx(network: nn.Module) -> onnx.ModelProto:
     images = torch.zeros(2, 1, 28, 28, dtype=torch.uint8)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporter's own, of what it does not have
+        warnings.simplefilter("ignore")  # the exporter warns about its own missing features
         program = torch.onnx.export(
             network,
             (images,),
@@ -84,6 +84,6 @@ def _to_onnx(network: nn.Module) -> onnx.ModelProto:
         )
     content = program.model_proto
     for described in [*content.graph.node, *content.graph.initializer, *content.graph.input, *content.graph.value_info]:
-        described.ClearField("metadata_props")  # where in whose source: paths of this machine
+        described.ClearField("metadata_props")  # source locations: paths on this machine
         described.ClearField("doc_string")
     return content

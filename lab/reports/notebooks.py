@@ -1,4 +1,4 @@
-"""Execute notebooks with their progress on the terminal, and sum the three steps up in a table."""
+"""Execute notebooks with progress on the terminal, and summarize the three steps in a table."""
 
 import sys
 import time
@@ -16,12 +16,12 @@ STEPS = ("Session7_Step1", "Session7_Step2", "Session7_Step3")
 
 
 def execute(folder: Path, names: Sequence[str] = STEPS) -> None:
-    """Execute notebooks, the steps with full training, write them with their outputs into `folder`, and print the table.
+    """Execute notebooks (the steps with full training), write them with outputs to `folder`, and print the summary.
 
-    names: as in the repository, without the ending: "Session7_Step1", "lab/Peers"
+    names: paths in the repository, without ".ipynb": "Session7_Step1", "lab/Peers"
 
-    Raises FileNotFoundError for a notebook that is not there, and ValueError where the repository's own would get the
-    outputs of a short run or of the sample, before any is executed.
+    Before it executes anything, raises FileNotFoundError if a notebook does not exist, and ValueError if the
+    repository's own notebooks would get the outputs of a short run or of the sample.
     """
     for name in names:
         if not (ROOT / f"{name}.ipynb").is_file():
@@ -34,7 +34,7 @@ def execute(folder: Path, names: Sequence[str] = STEPS) -> None:
         path = ROOT / f"{name}.ipynb"
         notebook = nbformat.read(path, as_version=4)
         started = time.perf_counter()
-        # errors only: else each kernel warns of its unencrypted connection to this process
+        # log errors only: each kernel would warn about its unencrypted connection to this process
         quiet = ["--log-level=40"]
         _Client(notebook, timeout=None, resources={"metadata": {"path": path.parent}}, extra_arguments=quiet).execute()
         minutes[name] = (time.perf_counter() - started) / 60
@@ -48,7 +48,7 @@ def execute(folder: Path, names: Sequence[str] = STEPS) -> None:
 
 
 def summary(minutes: Mapping[str, float]) -> str:
-    """The closing table, made from the records that the notebooks left in `runs/`."""
+    """Return the summary table, from the histories that the notebooks wrote to `runs/`."""
     lines = ["step             parameters   best %   last five epochs, test %        minutes   consistently 99.4 %"]
     for step, spent in minutes.items():
         run = utils.History.load(ROOT / "runs" / f"{step}.json")
@@ -60,7 +60,7 @@ def summary(minutes: Mapping[str, float]) -> str:
 
 
 class _Client(NotebookClient):
-    """Passes what a cell rewrites in place (the progress bar, at last the table) on to the terminal."""
+    """Prints what a cell updates in place (the progress bar, then the table) to the terminal."""
 
     def process_message(self, msg, cell, cell_index):
         content = msg["content"]
@@ -74,6 +74,6 @@ class _Client(NotebookClient):
 
 
 def _drop_timestamps(notebook: nbformat.NotebookNode) -> None:
-    """Times of execution would make each run another file."""
+    """Remove execution times, which would change the file with every run."""
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)

@@ -1,4 +1,4 @@
-"""Pictures of digits from files, and what a trained network says to them."""
+"""Classify pictures of digits from files with a trained network."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,9 +12,9 @@ from lab.runs.train import load_model, make_transform
 
 
 def read_image(path: Path) -> np.ndarray:
-    """A picture of one digit as MNIST has them: uint8 of shape (28, 28).
+    """Read a picture of one digit as an MNIST image: uint8 of shape (28, 28).
 
-    Raises FileNotFoundError for a missing file, and ValueError for one that is no PNG or JPEG, or has no digit on it.
+    Raises FileNotFoundError if the file is missing, and ValueError if it is not a PNG or JPEG or shows no digit.
     """
     if not path.is_file():
         raise FileNotFoundError(f"there is no image {path}, expected a PNG or JPEG of one digit")
@@ -26,8 +26,8 @@ def read_image(path: Path) -> np.ndarray:
 
 @torch.no_grad()
 def classify(path: Path, images: Sequence[Path]) -> str:
-    """What a checkpoint says to pictures from files, one line each: the digit, and the confidence of all ten."""
-    read = np.stack([read_image(image) for image in images])  # before the network: a wrong file is found at once
+    """Return a checkpoint's predictions for picture files, one line per file: the digit and all ten probabilities."""
+    read = np.stack([read_image(image) for image in images])  # before the network, so that a bad file fails early
     loaded = load_model(path)
     batch = make_transform(loaded.recipe)(torch.from_numpy(read).unsqueeze(1).to(utils.pick_device()))
     lines = []

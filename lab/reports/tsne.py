@@ -1,4 +1,4 @@
-"""Images as points on a plane: by their pixels, and by the features of a network before and after its training."""
+"""t-SNE of images: of their pixels, and of a network's features before and after training."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,7 +20,7 @@ from lab.runs.train import load_model, predict
 
 @torch.no_grad()
 def features(model: nn.Module, recipe: Recipe, digits: utils.Digits) -> np.ndarray:
-    """What the last layer with weights reads, an image a row: the hundred features of the deeper LeNet, say."""
+    """Return the inputs of the last linear or convolutional layer, one row per image (DeeperLeNet has 100 features)."""
     last = [layer for layer in model.modules() if isinstance(layer, (nn.Linear, nn.Conv2d))][-1]
     seen: list[Tensor] = []
     hook = last.register_forward_pre_hook(lambda layer, inputs: seen.append(inputs[0].flatten(1)))
@@ -35,27 +35,28 @@ NEIGHBOURS = 10
 
 
 def embed(points: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, float]:
-    """Points of many dimensions on a plane by t-SNE (van der Maaten and Hinton, 2008), so that near ones stay near.
+    """Embed points in a plane with t-SNE (van der Maaten and Hinton, 2008), so that near points stay near.
 
-    And how well the plane keeps the classes apart: the percentage of points that most of their ten nearest others share
-    a class with.
+    Also returns how well the plane separates the classes: the percentage of points whose class is the most common one
+    among their ten nearest neighbors.
     """
     plane = TSNE(n_components=2, init="pca", perplexity=30, random_state=0).fit_transform(points)
     neighbours = KNeighborsClassifier(NEIGHBOURS).fit(plane, labels)
-    nearest = neighbours.kneighbors(return_distance=False)  # without the point itself
+    nearest = neighbours.kneighbors(return_distance=False)  # excludes the point itself
     voted = np.array([np.bincount(labels[row], minlength=utils.CLASSES).argmax() for row in nearest])
     return plane, 100 * float((voted == labels).mean())
 
 
 def tsne(path: Path, images: int = 1_000) -> str:
-    """Draw the first test images by their pixels, by the features of the untrained network, and by those of the trained
-    one, into `tsne.png` beside the checkpoint, with the points in `tsne.json`. Raises as `load_model`.
+    """Plot t-SNE of the first test images by pixels, and by the features of the untrained and the trained network.
+
+    Writes `tsne.png` and the points in `tsne.json` next to the checkpoint. Raises what `load_model` raises.
     """
     loaded = load_model(path)
     expect_folder(path.parent)
     digits = utils.load_data(utils.pick_device())[1][:images]
     utils.seed_everything(loaded.seed)
-    untrained = loaded.recipe.make_network().to(utils.pick_device())  # the weights that the run began with
+    untrained = loaded.recipe.make_network().to(utils.pick_device())  # the run's initial weights
     labels = digits.labels.cpu().numpy()
     sources = {
         "raw pixels": digits.images.flatten(1).cpu().numpy() / 255,
@@ -79,7 +80,7 @@ def tsne(path: Path, images: int = 1_000) -> str:
 
 
 def show_tsne(content: Mapping[str, object]) -> Figure:
-    """The three panels of `tsne`, from what it wrote."""
+    """Plot the three panels of `tsne` from the content of `tsne.json`."""
     labels = np.array(content["labels"])
     figure, grid = plt.subplots(1, 3, figsize=(13, 4.9), layout="constrained")
     for axes, (name, panel) in zip(grid, content["panels"].items()):
@@ -92,7 +93,7 @@ def show_tsne(content: Mapping[str, object]) -> Figure:
         axes.set(xticks=[], yticks=[])
     handles = grid[0].get_legend_handles_labels()
     figure.legend(*handles, title="digit", loc="outside lower center", ncols=utils.CLASSES, markerscale=2)
-    note = utils.sample_note(content.get("dataset", "MNIST"))  # which older files do not name
+    note = utils.sample_note(content.get("dataset", "MNIST"))  # older files do not name it
     figure.suptitle(f"{len(labels):,} test images by t-SNE: {content['name']}, seed {content['seed']}{note}")
     plt.close(figure)
     return figure

@@ -1,6 +1,6 @@
-"""Networks beyond the lesson's two: a narrower one for the frontier, and those that others published.
+"""Networks beyond the lesson's two: one for smaller parameter budgets, and those of published systems.
 
-Input of each: float images of shape (N, 1, 28, 28). Output: logits of shape (N, 10).
+Input: float images of shape (N, 1, 28, 28). Output: logits of shape (N, 10).
 """
 
 from collections.abc import Sequence
@@ -13,10 +13,10 @@ from models import CLASSES, separable_convolution
 
 
 class Narrow(nn.Sequential):
-    """Model_2 for a smaller budget: every convolution but the first is separable, so that the layers stay wide.
+    """Model_2 for a smaller budget: all convolutions but the first are separable, so that the layers stay wide.
 
-    channels: output channels of each convolution, in order; the maps are pooled behind the second, where the
-              receptive field is 5, and averaged behind the last
+    channels: output channels of each convolution, in order; max pooling follows the second, where the receptive field
+              is 5, and global average pooling the last
 
     Raises ValueError for fewer than two convolutions.
     """
@@ -33,7 +33,7 @@ class Narrow(nn.Sequential):
 
 
 class LeNet(nn.Sequential):
-    """The ladder's first rungs: LeNet-5's shape, with a 4x4 convolution where the map is 4x4."""
+    """The ladder's first rungs: like LeNet-5, but the third convolution is 4x4, the size of its input map."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -52,7 +52,7 @@ class LeNet(nn.Sequential):
 
 
 class TanhLeNet(LeNet):
-    """The same with a tanh behind the third convolution too, as LeNet-5 has it, so that no two linear maps follow each other."""
+    """LeNet with a tanh after the third convolution too, as in LeNet-5: no two linear layers in a row."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ class TanhLeNet(LeNet):
 
 
 class DeeperLeNet(nn.Sequential):
-    """The ladder's last rungs: three 3x3 convolutions, relu and max-pooling; the side goes 28, 26, 13, 11, 9, 4."""
+    """The ladder's last rungs: three 3x3 convolutions with ReLU and max pooling; map sizes 28, 26, 13, 11, 9, 4."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -80,14 +80,14 @@ class DeeperLeNet(nn.Sequential):
 
 
 class Stages(nn.Sequential):
-    """Stages of padded 3x3 convolutions, each stage pooled by 2; then a dense layer: three published sizes in one.
+    """Stages of padded 3x3 convolutions, each followed by 2x2 max pooling, then a dense layer: three published sizes.
 
     widths:     output channels of each convolution, stage by stage
     dense:      units of the dense layer
-    batch_norm: after every convolution
+    batch_norm: whether batch norm follows every convolution
     dropout:    probability of zeroing a unit of the dense layer
 
-    Raises ValueError where more than four stages leave nothing to read out.
+    Raises ValueError for more than four stages, which leave no pixels.
     """
 
     def __init__(
@@ -114,7 +114,7 @@ class Stages(nn.Sequential):
 
 
 class TwoBranches(nn.Module):
-    """One convolution, two branches of two convolutions side by side, their maps concatenated to 512 x 7 x 7, three dense layers.
+    """One convolution, two parallel branches of two convolutions, concatenated to 512 x 7 x 7, three dense layers.
 
     dropout: probability of zeroing a unit of the first two dense layers
     """
@@ -146,7 +146,7 @@ class TwoBranches(nn.Module):
 
 
 class WebApp(nn.Sequential):
-    """A network behind a web page: two convolutions with batch norm and spatial dropout, a dense layer with dropout."""
+    """The network of a web app: two convolutions with batch norm and spatial dropout, a dense layer with dropout."""
 
     def __init__(self) -> None:
         layers: list[nn.Module] = []
@@ -158,7 +158,7 @@ class WebApp(nn.Sequential):
 
 
 class PyTorchExample(nn.Sequential):
-    """pytorch/examples, mnist: the network that everyone knows."""
+    """The well-known network of pytorch/examples, `mnist/main.py`."""
 
     def __init__(self) -> None:
         super().__init__(

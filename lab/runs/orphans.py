@@ -1,25 +1,25 @@
-"""A worker process that ends when the process that started it is gone, however that ended.
+"""Let a worker process exit when its parent process is gone, however the parent ended.
 
-On its own in a module that imports next to nothing: a worker has it at once.
+This is a module of its own because it imports almost nothing, so a worker loads it immediately.
 """
 
 import os
 import threading
 import time
 
-SECONDS = 0.5  # between two looks
+SECONDS = 0.5  # between two checks
 
 
 def end_with(parent: int) -> None:
-    """Have this process end soon after the one with this id, which started it, has ended.
+    """Exit this process soon after its parent process, whose id is `parent`, has ended.
 
-    A killed process cannot tell its workers; but the system gives an orphan another parent. Linux can send a signal
-    then (PR_SET_PDEATHSIG), other systems cannot: looking now and then works on all of them.
+    A killed process cannot notify its workers, but the system gives an orphan another parent. Linux can send a signal
+    then (PR_SET_PDEATHSIG), other systems cannot. Polling works on all of them.
     """
 
     def watch() -> None:
         while os.getppid() == parent:
             time.sleep(SECONDS)
-        os._exit(1)  # at once: nobody waits for the run, and what it has written is whole
+        os._exit(1)  # immediately: nobody waits for the run, and its files are complete
 
     threading.Thread(target=watch, daemon=True).start()

@@ -1,7 +1,6 @@
-"""Published MNIST systems, rebuilt as recipes beside the lesson's; what their authors claim, and what they left open.
+"""Published MNIST systems rebuilt as recipes, with what their authors claim and what they leave open.
 
-A claim is what an author published; what these recipes give is measured, and stands in the table of
-`python -m lab compare`.
+A claim is what an author published. What the recipes reach is measured; `python -m lab compare` shows both.
 """
 
 from collections.abc import Mapping
@@ -12,10 +11,10 @@ from lab.runs.recipes import STEP_1, STEP_2, STEP_3, Recipe, Study
 
 @dataclass(frozen=True)
 class Peer:
-    """A recipe with its author's claim, in percent of the test images; None where there is none.
+    """A recipe with its author's claim, the mean test accuracy of `claim_runs` runs in percent; None if there is none.
 
-    `left_open` says what the author's text does not, or says in two ways, and what was taken; `why`, where the claim is not
-    met, what is known of the reason.
+    `left_open` names what the author's text omits or contradicts, and what was chosen. `why` explains, as far as known,
+    why a claim is not met.
     """
 
     system: str
@@ -29,7 +28,7 @@ class Peer:
 UNIT = {"mean": 0.0, "std": 1.0}  # pixels in [0, 1]
 SIGNED = {"mean": 0.5, "std": 0.5}  # in [-1, 1]
 
-# The ladder: each rung is the one before with one change. LeNet is as fast in float32, the author's precision.
+# The ladder: each rung changes one thing about the previous rung. LeNet is as fast in float32, the author's precision.
 _VANILLA = Recipe("LeNet", epochs=10, batch_size=128, learning_rate=2e-4, optimizer="adam", bfloat16=False, **UNIT)
 _SIGNED = replace(_VANILLA, **SIGNED)
 _BATCH_64 = replace(_SIGNED, batch_size=64)
@@ -102,7 +101,7 @@ RUNGS: dict[str, Peer] = {
     ),
 }
 
-# what may have been different
+# What may have differed from the author's text
 VARIANTS: dict[str, Peer] = {
     "lenet_5_third_tanh": _rung(
         replace(_RATE, network="TanhLeNet"),
