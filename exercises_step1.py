@@ -12,7 +12,7 @@ away. The answers are in [lab/Answers.ipynb](lab/Answers.ipynb), with the record
     (
         "markdown",
         """\
-### Exercise 1.1: The seed that never learns
+### Exercise 1a: The seed that never learns
 
 One of the ten recorded runs without batch norm, seed 1, never does better than a network that calls every image a 1. What is its
 training loss after the last of its fifteen epochs? Explain why it never recovers, and why this does not happen with batch norm.
@@ -61,7 +61,7 @@ if TRAIN:
     (
         "markdown",
         """\
-### Exercise 1.2: A receptive field by hand
+### Exercise 1b: A receptive field by hand
 
 `Model_1(pool_at=5)` pools one convolution later. On paper, work out the receptive field after its fifth 3x3 convolution, and the
 number of its parameters. Which layer pays for the later pooling?
@@ -91,7 +91,7 @@ else:
     (
         "markdown",
         """\
-### Exercise 1.3: Without the large kernel
+### Exercise 1c: Without the large kernel
 
 The last kernel holds 2,510 of the 6,754 parameters. Where do they come from? With `gap=True`, a 3x3 convolution with ten channels
 and an average over all positions take its place. The runs with pooling at 5 are recorded in both versions. What does the

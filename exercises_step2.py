@@ -12,7 +12,7 @@ away. The answers are in [lab/Answers.ipynb](lab/Answers.ipynb), with the record
     (
         "markdown",
         """\
-### Exercise 2.1: Which of the seven changes are real?
+### Exercise 2a: Which of the seven changes are real?
 
 The ladder from `Model_1` to `Model_2` has seven changes. If none of them did anything, one 95 % interval in twenty would still
 exclude zero, on average. To be wrong about *any* of the seven no more often than that, make each interval wider: its confidence is
@@ -48,7 +48,7 @@ else:
     (
         "markdown",
         """\
-### Exercise 2.2: Half the dropout
+### Exercise 2b: Half the dropout
 
 The held-out runs compare dropout 0.05 with 0.1 over two seeds. Which one is more accurate? "Cannot tell" is an answer too. Now
 suppose that the two really differ by 0.05 points: over how many seeds must you run both before the 95 % interval is narrow
@@ -99,7 +99,7 @@ if TRAIN:
     (
         "markdown",
         """\
-### Exercise 2.3: A network of your own
+### Exercise 2c: A network of your own
 
 Design a network of fewer than 8,000 parameters with separable convolutions: choose the widths below. Count its parameters on paper
 first. Then predict: how small can such a network be and still reach 99.4 % with step 3's training?

@@ -12,7 +12,7 @@ away. The answers are in [lab/Answers.ipynb](lab/Answers.ipynb), with the record
     (
         "markdown",
         """\
-### Exercise 3.1: A rate that never falls
+### Exercise 3a: A rate that never falls
 
 Step 3 at a constant rate of 0.05 is recorded for ten seeds. Take the last five epochs of one run: how far is the best from the worst,
 on average over the seeds? Step 3 itself stays within a tenth of a point.
@@ -60,7 +60,7 @@ if TRAIN:
     (
         "markdown",
         """\
-### Exercise 3.2: Two that do the same work
+### Exercise 3b: Two that do the same work
 
 Augmentation and weight decay both stand against memorising. Without augmentation, Step 3 loses little; without weight decay, little
 too. Perhaps each covers for the other. What does Step 3 lose without both: nothing, the sum of the two, or more?
@@ -87,7 +87,7 @@ else:
     (
         "markdown",
         """\
-### Exercise 3.3: How few epochs, how few parameters?
+### Exercise 3c: How few epochs, how few parameters?
 
 Shorter runs of Step 3 are recorded for ten seeds, and smaller networks for five. What is the fewest epochs after which every seed
 *ends* at 99.4 % or more? What is the smallest network that is consistently at 99.4 % for every seed, in 15 epochs? Then say how sure
