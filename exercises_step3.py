@@ -14,8 +14,8 @@ away. The answers are in [lab/Answers.ipynb](lab/Answers.ipynb), with the record
         """\
 ### Exercise 3a: A rate that never falls
 
-Step 3 at a constant rate of 0.05 is recorded for ten seeds. Take the last five epochs of one run: how far is the best from the worst,
-on average over the seeds? Step 3 itself stays within a tenth of a point.
+Step 3 at a constant rate of 0.05 is recorded for ten seeds. Take the last five epochs of one run: how many points lie between the
+best and the worst, on average over the seeds? Step 3 itself stays within a tenth of a point.
 
 <details><summary>Hint</summary>
 
@@ -40,7 +40,7 @@ else:
     (
         "markdown",
         """\
-A constant rate of 0.2, with which Step 3 begins, is not recorded. Train it and compare the curves.""",
+Step 3 begins at a rate of 0.2. Kept constant, that rate is not recorded: train it and read its last five epochs.""",
     ),
     (
         "code",
@@ -62,8 +62,8 @@ if TRAIN:
         """\
 ### Exercise 3b: Two that do the same work
 
-Augmentation and weight decay both stand against memorising. Without augmentation, Step 3 loses little; without weight decay, little
-too. Perhaps each covers for the other. What does Step 3 lose without both: nothing, the sum of the two, or more?
+Augmentation and weight decay both work against memorising. Leave one of them out, and Step 3 loses so little that ten seeds cannot
+show it. Perhaps each covers for the other. What does Step 3 lose without both: nothing, the sum of the two, or more?
 
 <details><summary>Hint</summary>
 
@@ -95,8 +95,9 @@ you are: what do five seeds out of five prove?
 
 <details><summary>Hint</summary>
 
-In a shorter run the rate falls sooner, so it does not have to be as good as a long run after the same number of epochs. For the
-last question, suppose that a network meets the target for only half of all seeds: how often would you see five out of five?
+Do not read the epochs off the run above: in a shorter run the rate falls sooner, so after eight epochs a run of eight is ahead of a
+run of fifteen. For the last question, suppose that a network meets the target for only half of all seeds: how often would you
+see five out of five?
 
 </details>""",
     ),
