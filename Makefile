@@ -6,7 +6,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 # Each worker takes whole files; each holds PyTorch in memory, so eight are enough.
 PARALLEL := -n logical --maxprocesses 8 --dist loadfile
 STEPS := Session7_Step1 Session7_Step2 Session7_Step3
-NOTEBOOKS := $(STEPS:=.ipynb) lab/Peers.ipynb
+NOTEBOOKS := $(STEPS:=.ipynb) lab/Peers.ipynb lab/Answers.ipynb
 SHELF := $(wildcard ../shared/mnist)
 
 # Several checkouts can share one copy of MNIST's archives.
@@ -37,7 +37,7 @@ verify: .venv/ready-to-test  ## the notebooks under nbval with full training, th
 	$(BIN)/python -m pytest -v tests/verify_claims.py
 
 notebooks: .venv/ready  ## execute the notebooks in place, for whoever changes them
-	$(BIN)/python -m lab notebooks . $(STEPS) lab/Peers
+	$(BIN)/python -m lab notebooks . $(STEPS) lab/Peers lab/Answers
 
 bench: .venv/ready  ## seconds an epoch beside the usual pipeline
 	$(BIN)/python -m lab bench

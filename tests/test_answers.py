@@ -1,7 +1,6 @@
 """The exercises of the steps, and lab/Answers.ipynb: every exercise has an answer, and every answer its evidence."""
 
 import contextlib
-import importlib.util
 import io
 import re
 from itertools import pairwise
@@ -24,8 +23,6 @@ HEADING = re.compile(r"^### (Exercise \d[a-c]: .+)$", re.MULTILINE)
 
 def exercise_cells(step):
     """The section "Exercises" of a step: (kind of cell, source)."""
-    if importlib.util.find_spec(f"exercises_step{step}"):  # until the notebooks have them
-        return importlib.import_module(f"exercises_step{step}").CELLS
     cells = [(cell.cell_type, cell.source) for cell in test_notebooks.NOTEBOOKS[step].cells]
     (start,) = [i for i, (_, source) in enumerate(cells) if source.startswith("## Exercises")]
     return cells[start:]

@@ -36,7 +36,9 @@ def execute(folder: Path, names: Sequence[str] = STEPS) -> None:
         started = time.perf_counter()
         # log errors only: each kernel would warn about its unencrypted connection to this process
         quiet = ["--log-level=40"]
-        _Client(notebook, timeout=None, resources={"metadata": {"path": path.parent}}, extra_arguments=quiet).execute()
+        where = {"metadata": {"path": path.parent}}
+        # one output for what a cell prints, however slowly: else a notebook's file would differ from run to run
+        _Client(notebook, timeout=None, resources=where, extra_arguments=quiet, coalesce_streams=True).execute()
         minutes[name] = (time.perf_counter() - started) / 60
         _drop_timestamps(notebook)
         executed = folder / f"{name}.ipynb"
