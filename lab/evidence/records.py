@@ -7,7 +7,7 @@ import hashlib
 import json
 import platform
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Generic, NamedTuple, Protocol, TypeVar
@@ -250,7 +250,7 @@ def record_path(recipe: Any, seed: int, folder: Path = RECORDS) -> Path:
 
 
 def read(path: Path) -> Record:
-    """The record in a file. Raises ValueError, in one line that names the file, for one that is torn or cannot be."""
+    """The record in a file. Raises ValueError, one line that names the file, if it is torn, invalid or misnamed."""
     try:
         return _check(json.loads(path.read_text(encoding="utf-8")), path)
     except (ValueError, RecursionError) as error:
@@ -258,7 +258,7 @@ def read(path: Path) -> Record:
 
 
 def read_all(folder: Path = RECORDS) -> Iterator[Record]:
-    """All records of a folder, in the order of their names; one that cannot be is named on stderr, and left out."""
+    """All records of a folder, in the order of their names; an invalid one is named on stderr and left out."""
     for path in sorted(folder.glob("*.json")):
         try:
             yield read(path)
@@ -416,38 +416,68 @@ def _make(recipe: Any, trained: Trained) -> dict[str, object]:
 def load(study: str, recipe: str, folder: str | Path = RESULTS) -> dict[int, utils.History]:
     """The recorded runs of one recipe of a study, by seed; `summary.json` in the folder says which files they are.
 
-    Raises FileNotFoundError where there are none, and ValueError, naming the file, for one that is no record.
+    Raises FileNotFoundError where nothing is recorded, and ValueError for a file that is not a record.
     """
-    summary = Path(folder, "summary.json")
-    try:
-        recipe_hash = json.loads(summary.read_text())[study][recipe]["hash"]
-    except (FileNotFoundError, KeyError):
-        recipe_hash = "no recorded recipe"
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{summary} is torn, `python -m lab report` makes it anew: {error}") from None
-    histories = [read_record(path) for path in Path(folder, "records").glob(f"{recipe_hash}.seed*.json")]
-    if not histories:
-        raise FileNotFoundError(
-            f"{summary} knows of no recorded run of {study}/{recipe}: clone the repository, which has the records, or "
-            f"make them with `python -m lab study {study}` and `python -m lab report`"
-        )
-    return {history.seed: history for history in sorted(histories, key=lambda history: history.seed)}
-
-
-def read_record(path: str | Path) -> utils.History:
-    """The run of a record. What was measured on held-out images stands in the history as that on test images does.
-
-    Raises ValueError, naming the file, for one that is torn or no record.
-    """
-    try:
-        columns = json.loads(Path(path).read_text())["history"]
-        return utils.History(**{name.replace("held_out", "test"): column for name, column in columns.items()})
-    except (TypeError, ValueError, KeyError, AttributeError) as error:
-        raise ValueError(f"{path} is not a record of a study: {error}") from None
+    return {seed: record.history for seed, record in _load(study, recipe, folder).items()}
 
 
 def load_study(study: str, folder: str | Path = RESULTS) -> dict[str, dict[int, utils.History]]:
     """The recorded runs of all recipes of a study, by name and seed. Raises as `load`."""
-    summary = Path(folder, "summary.json")
-    recipes = json.loads(summary.read_text()).get(study, {}) if summary.is_file() else {}
-    return {recipe: load(study, recipe, folder) for recipe in recipes or ["any recipe"]}
+    return {recipe: load(study, recipe, folder) for recipe in recipes(study, folder)}
+
+
+def load_mistakes(study: str, recipe: str, folder: str | Path = RESULTS) -> dict[int, Tested]:
+    """The test images that recorded runs of a recipe get wrong, by seed, for the seeds whose record has them.
+
+    Most records have the counts alone. Raises as `load`, and FileNotFoundError where no seed has its mistakes recorded.
+    """
+    tested = {seed: record.tested for seed, record in _load(study, recipe, folder).items() if record.tested}
+    if not tested:
+        kept = [
+            name for name in recipes(study, folder) if any(one.tested for one in _load(study, name, folder).values())
+        ]
+        raise FileNotFoundError(
+            f"no run of {study}/{recipe} has its mistakes recorded; of {study}, "
+            f"{', '.join(kept) or 'no recipe'} has them"
+        )
+    return tested
+
+
+def recipes(study: str, folder: str | Path = RESULTS) -> list[str]:
+    """The names of the recipes of a study that are recorded. Raises FileNotFoundError where there are none."""
+    summary = _summary(folder)
+    if not summary.get(study):
+        raise FileNotFoundError(f"no recorded run of {study}/, {_known('studies', summary)}: {_to_get(study)}")
+    return list(summary[study])
+
+
+def _load(study: str, recipe: str, folder: str | Path) -> dict[int, Record]:
+    """The records of one recipe of a study, by seed."""
+    known = recipes(study, folder)
+    if recipe not in known:
+        raise FileNotFoundError(f"no recorded run of {study}/{recipe}, {_known('recipes', known)}: {_to_get(study)}")
+    recipe_hash = _summary(folder)[study][recipe]
+    found = [read(path) for path in Path(folder, "records").glob(f"{recipe_hash}.seed*.json")]
+    if not found:
+        raise FileNotFoundError(f"no recorded run of {study}/{recipe} in {Path(folder, 'records')}: {_to_get(study)}")
+    return {record.history.seed: record for record in sorted(found, key=lambda record: record.history.seed)}
+
+
+def _known(what: str, names: Iterable[str]) -> str:
+    return f"the recorded {what} are {', '.join(names) or 'none'}"
+
+
+def _to_get(study: str) -> str:
+    return f"clone the repository for its records, or run `python -m lab study {study}` and `python -m lab report`"
+
+
+def _summary(folder: str | Path) -> dict[str, dict[str, str]]:
+    """The hashes of the recorded recipes, by study and by name; empty where there is no summary."""
+    path = Path(folder, "summary.json")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return {study: {name: row["hash"] for name, row in rows.items()} for study, rows in content.items()}
+    except FileNotFoundError:
+        return {}
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{path} is torn, `python -m lab report` writes a new one: {error}") from None

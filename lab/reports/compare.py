@@ -15,6 +15,7 @@ import utils
 from lab.evidence import records, statistics
 from lab.evidence.places import RECORDS, refuse_evidence
 from lab.evidence.records import Tested
+from lab.evidence.tables import table
 from lab.systems.peers import PEERS, Peer
 
 OURS = "step3"  # what the others are held against
@@ -222,26 +223,10 @@ def _refuse() -> None:
 
 LEGEND = """claim and mean in percent of the 10,000 test images, with the weights of the best validation epoch, or of the
 last where all 60,000 images train; std over runs; 'luck' is how far seeds alone may put our mean from the claim, either
-way, in 95 of 100 cases; seconds an epoch on one core, training and measuring."""
+way, in 95 of 100 cases; seconds per epoch on one core, training and measuring."""
 
 SIZE_LEGEND = f"""the difference is paired on the test images, of the runs whose mistakes are recorded, with its 95 %
 interval; {OURS} is this lesson's last step."""
-
-
-def table(titles: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """A table as text: numbers end at the right of their column, words start at its left."""
-    widths = [max(len(line[i]) for line in [titles, *lines]) for i in range(len(titles))]
-    numbers = are_numbers(lines)
-    aligned = [
-        [cell.rjust(width) if number else cell.ljust(width) for cell, width, number in zip(line, widths, numbers)]
-        for line in [titles, *lines]
-    ]
-    return "\n".join("  ".join(line).rstrip() for line in aligned)
-
-
-def are_numbers(lines: Sequence[Sequence[str]]) -> list[bool]:
-    """Of each column, whether its cells begin with a number, as far as they are filled."""
-    return [all(cell[0] in "+-0123456789" for cell in column if cell not in ("", "not run")) for column in zip(*lines)]
 
 
 def listing() -> str:
