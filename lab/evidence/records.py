@@ -1,6 +1,6 @@
-"""Records: what a study keeps of a run, one file each, named after the recipe's hash and the seed.
+"""Records: what a study keeps of a run, one file per run, named after the recipe's hash and the seed.
 
-Each is checked when it is written and when it is read. The committed ones are evidence: full runs on all of MNIST.
+Every record is checked when it is written and when it is read. The committed ones are evidence: full runs on all of MNIST.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ import utils
 from lab.evidence.places import RECORDS, RESULTS, is_evidence
 
 # ---------------------------------------------------------------------------------------------------------------------
-# What stands in a file
+# The content of a file
 # ---------------------------------------------------------------------------------------------------------------------
 
 Count = Annotated[int, Field(ge=0)]
@@ -28,7 +28,7 @@ Measure = Annotated[float, Field(ge=0, allow_inf_nan=False)]  # a loss, a rate, 
 
 
 class _Part(BaseModel):
-    """No key too many, none too few, and none of another type."""
+    """Exactly these keys, with exactly these types."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -61,7 +61,7 @@ class _OnTest(_History):
 
 
 class _OnHeldOut(_History):
-    """What was measured on training images that were held out is called so."""
+    """The columns of a run that was measured on held-out training images carry their name."""
 
     held_out_images: Count
     held_out_loss: list[Measure]
@@ -72,9 +72,9 @@ Number = int | float  # as written: 45 and 45.0 are alike to a run, not to a has
 
 
 class RecordedRecipe(_Part):
-    """The recipe of a run, as lab/runs/recipes.py describes its fields.
+    """The recipe of a run; lab/runs/recipes.py describes its fields.
 
-    Those with a default came when there were records already: at their default, they leave the recipe's hash as it was.
+    The fields with a default are younger than the first records: at their default, they do not change the recipe's hash.
     """
 
     network: str
@@ -100,7 +100,7 @@ class RecordedRecipe(_Part):
 
     @property
     def validates(self) -> bool:
-        """Whether it measures each epoch on images that are held out of training, and not on the test images."""
+        """Whether each epoch is measured on images held out of training instead of the test images."""
         return self.held_out or self.validation > 0
 
     @property
@@ -112,13 +112,13 @@ LATER = {name: one.default for name, one in RecordedRecipe.model_fields.items() 
 
 
 def recipe_hash(recipe: Mapping[str, Any]) -> str:
-    """Ten hexadecimal digits that another recipe does not have; records are named after it."""
+    """Ten hexadecimal digits that identify a recipe; records are named after them."""
     described = {name: value for name, value in recipe.items() if name not in LATER or value != LATER[name]}
     return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:10]
 
 
 class _Test(_Part):
-    """What the kept weights, those of this epoch, gave on the test images: [index, label, answer] of each mistake."""
+    """The kept weights, those of this epoch, on the test images: [index, label, answer] of each mistake."""
 
     epoch: Count
     images: Count
@@ -145,7 +145,7 @@ MNIST_TRAIN, MNIST_TEST = 60_000, 10_000
 
 
 class Training(Protocol):
-    """What these functions want of a recipe."""
+    """The part of a recipe that these functions need."""
 
     epochs: int
     held_out: bool
@@ -157,14 +157,14 @@ class Training(Protocol):
 
 
 def images_to_train(recipe: Training, images: int) -> int:
-    """How many of the training images are left to train on."""
+    """The number of training images that are not held out."""
     share = 1 / 6 if recipe.held_out else recipe.validation  # of MNIST's 60,000: the last 10,000
     return images - max(1, round(share * images)) if recipe.validates else images
 
 
 @dataclass
 class Tested:
-    """What the kept weights give on the test images: mean loss, and [index, label, answer] of each mistake."""
+    """The kept weights on the test images: mean loss, and [index, label, answer] of each mistake."""
 
     images: int
     loss: float
@@ -179,18 +179,18 @@ class Tested:
 
 
 def best_epoch(history: utils.History) -> int:
-    """The epoch, from 1, with the most right answers; of equals, the one with the lower loss."""
+    """The epoch, from 1, with the most correct answers; of equals, the one with the lower loss."""
     return 1 + max(range(len(history)), key=lambda i: (history.test_correct[i], -history.test_loss[i]))
 
 
 def kept_epoch(recipe: Training, history: utils.History) -> int:
-    """The epoch, from 1, whose weights are kept: the best one if validation images tell it, else the last."""
+    """The epoch, from 1, whose weights are kept: the best on the held-out images if there are any, else the last."""
     return best_epoch(history) if recipe.validates else len(history)
 
 
 @dataclass(frozen=True)
 class Extent:
-    """On what a run was trained and measured, and for how long; `epochs` are those of the whole run, the kept one or not."""
+    """The data and the length of a run; `epochs` counts the whole run, whichever epoch was kept."""
 
     dataset: str
     train_images: int
@@ -203,7 +203,7 @@ def extent(history: utils.History) -> Extent:
 
 
 def shortfall(recipe: Training, ran: Extent, kept: int) -> str:
-    """What a run of a recipe lacks to be evidence: a full run on all of MNIST. "" where it lacks nothing.
+    """Why a run is not evidence, which is a full run on all of MNIST; "" if it is.
 
     `kept` is the epoch whose weights are kept; early stopping may end a run `patience` epochs later.
     """
@@ -223,8 +223,8 @@ def shortfall(recipe: Training, ran: Extent, kept: int) -> str:
 
 
 class Record(NamedTuple):
-    """A recorded run. In its history, what was measured on held-out images stands as that on test images does; `tested`
-    is None where the record does not have the kept weights' mistakes.
+    """A recorded run. Its history has the results on held-out images, if any, in the columns of the test images;
+    `tested` is None where the record lacks the kept weights' mistakes.
     """
 
     recipe: RecordedRecipe
@@ -233,7 +233,7 @@ class Record(NamedTuple):
 
 
 class Trained(NamedTuple):
-    """A finished run. `epoch` is the one whose weights are kept; `tested` is None for a recipe that is held out."""
+    """A finished run. `epoch` is the one whose weights are kept; `tested` is None for a recipe with held-out images."""
 
     history: utils.History
     epoch: int
@@ -278,7 +278,7 @@ def by_recipe(folder: Path = RECORDS) -> Runs:
 
 
 def _check(content: object, path: Path) -> Record:
-    """The record in what a file holds, or would hold. Raises ValueError for one that cannot be."""
+    """The record in the content of a file. Raises ValueError for an invalid one."""
     recipe = _recipe(content)
     try:
         file = (_File[_OnHeldOut] if recipe.validates else _File[_OnTest]).model_validate(content)
@@ -297,7 +297,7 @@ def _check(content: object, path: Path) -> Record:
 
 
 def _recipe(content: object) -> RecordedRecipe:
-    """The recipe that stands in a record. Raises ValueError for none, and for fields that are missing or unknown."""
+    """The recipe in a record. Raises ValueError if there is none, or if fields are missing or unknown."""
     written = content.get("recipe") if isinstance(content, dict) else None
     if not isinstance(written, dict):
         raise ValueError(f"it is {_shown(content)}, expected an object with a recipe")  # noqa: TRY004 (bad data, no bug)
@@ -314,7 +314,7 @@ def _shown(content: object) -> str:
 
 
 def _first(error: ValidationError) -> str:
-    """The first complaint in a few words: "history.test_loss.3: Input should be a finite number"."""
+    """The first complaint in short: "history.test_loss.3: Input should be a finite number"."""
     first = error.errors(include_url=False)[0]
     return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
 
@@ -378,7 +378,7 @@ def _check_evidence(recipe: Training, history: utils.History, tested: Tested | N
 def write(folder: Path, recipe: Any, trained: Trained) -> Path:
     """Write the record of a run into a folder, whole or not at all; return its path.
 
-    Raises ValueError for one that could not be read again, such as a short run among the committed ones.
+    Raises ValueError for a record that `read` would refuse, such as a short run among the committed ones.
     """
     path = record_path(recipe, trained.history.seed, folder)
     content = _make(recipe, trained)
@@ -388,10 +388,10 @@ def write(folder: Path, recipe: Any, trained: Trained) -> Path:
 
 
 def _make(recipe: Any, trained: Trained) -> dict[str, object]:
-    """What is kept of a run: its recipe, the versions of the software, and all that was measured.
+    """The content of a record: the recipe, the versions of the software, and everything that was measured.
 
-    The columns that were measured on held-out images are called so; what the kept weights gave on the test images
-    stands in `test`, which is missing in records of runs that did not look at them.
+    Columns that were measured on held-out images carry their name. `test` has the kept weights' results on the test
+    images; records of runs that did not use them have no `test`.
     """
     measured = {
         (name.replace("test", "held_out", 1) if recipe.validates and name.startswith("test") else name): value
@@ -409,7 +409,7 @@ def _make(recipe: Any, trained: Trained) -> dict[str, object]:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Runs of a study, by its names
+# The runs of a study, by the names of study and recipe
 # ---------------------------------------------------------------------------------------------------------------------
 
 

@@ -91,8 +91,8 @@ def on_shared_seeds(recipes: Mapping[str, Runs]) -> dict[str, dict[int, utils.Hi
 class Difference(NamedTuple):
     """A mean difference over seeds in points, and the ends of its 95 % interval.
 
-    Both ends are NaN where a run collapsed: Student's interval takes the seeds' differences for draws from one bell curve,
-    and a seed that learned nothing is not from that of the others.
+    Both ends are NaN where a run collapsed. Student's interval takes the differences for draws from one bell curve, and
+    a seed that learned nothing does not come from the curve of the others.
     """
 
     mean: float

@@ -26,7 +26,7 @@ _YES_NO = {True: "yes", False: "no", None: "not judged"}
 def table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table as text: numbers are right-aligned, words left-aligned. Titles may have several lines.
 
-    Raises ValueError for a row that has not one cell for each title.
+    Raises ValueError for a row with too many or too few cells.
     """
     _expect_cells(titles, rows)
     height = 1 + max((title.count("\n") for title in titles), default=0)

@@ -72,7 +72,7 @@ class Runs(dict[int, utils.History]):
 
 
 def recorded(folder: Path = RECORDS) -> dict[str, Runs]:
-    """The recorded runs of all systems; a record that cannot be is named on stderr, and left out."""
+    """The recorded runs of all systems; an invalid record is named on stderr and left out."""
     return of_systems(records.by_recipe(folder))
 
 
@@ -120,9 +120,10 @@ def _row(name: str, peer: Peer, runs: Runs) -> Row:
 
 
 def _reach(mean: float, std: float | None, runs: int, claim_runs: int) -> float:
-    """How far, in points, the mean of so many runs and a claim of so many may lie apart by the luck of the seeds alone,
-    in 95 of 100 cases. The claim's runs are taken to spread as ours; where there is one run of ours, a standard error of
-    the test images stands in for the spread.
+    """How far apart, in points, our mean and a claim may lie by the luck of the seeds alone, in 95 of 100 cases.
+
+    The claim's runs are taken to spread as ours do; for a single run of ours, a standard error of the test images stands
+    in for the spread.
     """
     factor = math.sqrt(1 / runs + 1 / claim_runs)
     if std is None:
@@ -147,7 +148,7 @@ def paired_on_images(ours: Runs, others: Runs) -> statistics.Difference:
 # Tables
 # ---------------------------------------------------------------------------------------------------------------------
 
-TITLES = ("system", "parameters", "claim", "runs", "mean", "std", "mean - claim", "s/epoch", "claim met?")
+TITLES = ("system", "parameters", "claim", "runs", "mean", "std", "mean - claim", "s/epoch", "claim\nmet?")
 
 
 def cells(row: Row) -> list[str]:
@@ -166,7 +167,7 @@ def cells(row: Row) -> list[str]:
 
 
 def reasons(rows: Sequence[Row]) -> list[str]:
-    """A sentence for each claim that is not met."""
+    """One sentence for each claim that is missed."""
     return [f"{row.system} misses its claim: {PEERS[row.system].why}" for row in rows if row.met is False]
 
 
@@ -174,8 +175,8 @@ SIZE_TITLES = ("system", "parameters", "times ours", "wrong of 10,000", f"accura
 
 
 def by_size(runs: Mapping[str, Runs]) -> list[list[str]]:
-    """What parameters buy: systems from small to large, with their mistakes, and the difference to Step 3, paired on
-    the test images.
+    """What parameters buy: systems from small to large, their mistakes, and their difference to Step 3, paired on the
+    test images.
     """
     measured = sorted((row for row in rows(runs) if row.runs), key=lambda row: row.parameters)
     ours = next((row for row in measured if row.system == OURS), None)
@@ -195,7 +196,7 @@ def by_size(runs: Mapping[str, Runs]) -> list[list[str]]:
 
 
 def sentence(runs: Mapping[str, Runs]) -> str:
-    """What Step 3 gives up against the largest measured system; of two as large, the more accurate one."""
+    """Step 3 against the largest measured system; of two of the same size, the more accurate one."""
     tested = {row.system: row for row in rows(runs) if runs[row.system].tested}
     if OURS not in tested:
         return ""
@@ -209,7 +210,7 @@ def sentence(runs: Mapping[str, Runs]) -> str:
 
 
 def text() -> str:
-    """Both tables, with what they mean. Raises ValueError where nothing that is said here is evidence."""
+    """Both tables with their legends. Raises ValueError where a short run or the sample is asked for."""
     _refuse()
     runs = recorded()
     both = rows(runs)

@@ -21,7 +21,7 @@ SHOWN = 40  # images that all of them get wrong, in text and picture; the file h
 
 
 class Overlap(NamedTuple):
-    """Of the mistakes of several networks: by name, and by pair of names, and those of all of them."""
+    """The mistakes of several networks, and which of them two or all networks share."""
 
     mistakes: dict[str, dict[int, int]]  # by name: index of a test image -> answer
     shared: list[list[int]]  # images that both of two networks get wrong; a network with itself: its mistakes
@@ -49,7 +49,7 @@ def commonest_pairs(tested: Mapping[str, Tested], count: int = 5) -> dict[str, l
 
 
 def describe_errors(tested: Mapping[str, Tested]) -> str:
-    """Two tables: how many mistakes two networks share, and the commonest mistakes of each."""
+    """Two tables: how many mistakes each two networks share, and the commonest mistakes of each network."""
     shared = overlap(tested)
     numbers = {name: str(place) for place, name in enumerate(tested, start=1)}
     titles = ["shared mistakes", "", "wrong", *numbers.values()]
@@ -59,16 +59,22 @@ def describe_errors(tested: Mapping[str, Tested]) -> str:
     ]
     named = ", ".join(map(str, shared.by_all[:SHOWN])) + ", ..." * (len(shared.by_all) > SHOWN)
     by_all = f"wrong for all of them: {len(shared.by_all)} test images" + f", {named}" * bool(shared.by_all)
-    pairs = [
-        [name, ", ".join(f"{true} -> {said}: {times}" for true, said, times in commonest)]
-        for name, commonest in commonest_pairs(tested).items()
-    ]
-    commonest_table = table(["network", "commonest mistakes, true -> answer"], pairs)
-    return f"{table(titles, rows)}\n{by_all}\n\n{commonest_table}"
+    return f"{table(titles, rows)}\n{by_all}\n\n{_commonest_table(tested)}"
+
+
+def _commonest_table(tested: Mapping[str, Tested]) -> str:
+    pairs = commonest_pairs(tested)
+    ranks = max(map(len, pairs.values()))
+    rows = []
+    for name, commonest in pairs.items():
+        cells = [f"{true} -> {said}: {times}" for true, said, times in commonest]
+        rows.append([name, *cells, *[""] * (ranks - len(cells))])
+    heading = "the commonest mistakes, true -> answer: how often"
+    return f"{heading}\n{table(['', *(f'{rank}.' for rank in range(1, ranks + 1))], rows)}"
 
 
 def show_overlap(tested: Mapping[str, Tested]) -> Figure:
-    """How many of the mistakes of the network of a row are also mistakes of that of a column."""
+    """A matrix: how many mistakes of the row's network the column's network makes too."""
     shared = np.array(overlap(tested).shared)
     share = 100 * shared / np.maximum(1, np.diag(shared))[:, None]
     side = 2.2 + 0.62 * len(tested)
@@ -87,9 +93,7 @@ def show_overlap(tested: Mapping[str, Tested]) -> Figure:
 
 
 def show_wrong(digits: utils.Digits, tested: Mapping[str, Tested], title: str, count: int = SHOWN) -> Figure:
-    """The test images that all of these networks get wrong, with what they are labelled, and what is said to them; the
-    first so many of them.
-    """
+    """The first `count` test images that all of these networks get wrong, with their labels and the wrong answers."""
     shared = overlap(tested)
     title += f"; the first {count}" * (len(shared.by_all) > count)
     titles = []
