@@ -170,6 +170,20 @@ def test_the_ladder_has_a_dot_per_seed_and_the_change_of_each_row():
     assert not marks(axes, "<")
 
 
+@pytest.mark.parametrize(
+    ("counts", "end"),
+    [
+        ((9_901, 9_900), "; no change is distinguishable from zero"),
+        ((9_880, 9_881), ""),
+        ((9_950, 9_951), "; b brings most, +0.50 points"),
+    ],
+)
+def test_the_title_of_the_ladder_says_what_brings_most(counts, end):
+    rows = {"a": seeds([9_900] * 5, [9_901] * 5), "b": seeds(*[[count] * 5 for count in counts])}
+    (axes,) = figures.show_ladder(rows, title="One step").axes
+    assert axes.get_title() == f"One step{end}"
+
+
 def test_a_seed_that_collapsed_has_an_arrow_in_the_ladder():
     rows = {
         "lost": seeds([9_900] * 5, [1_135] * 5, [980] * 5),

@@ -254,10 +254,12 @@ def _mark_collapsed(axes: Axes, y: int, runs: Runs) -> None:
 
 
 def _largest_gain(changes: Mapping[str, Difference]) -> str:
-    """For a title: the row that brings most, of those whose interval lies above zero."""
+    """The end of a title: the row that brings most, of those whose interval lies above zero."""
     gains = {name: change for name, change in changes.items() if change.has_interval and change.sign > 0}
     if not gains:
-        return ""
+        return (
+            "; no change is distinguishable from zero" if all(change.sign == 0 for change in changes.values()) else ""
+        )
     name = max(gains, key=lambda name: gains[name].mean)
     among = "" if all(change.has_interval for change in changes.values()) else "of those with an interval, "
     return f"; {among}{name} brings most, {gains[name].mean:+.2f} points"
