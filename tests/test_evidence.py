@@ -1,4 +1,4 @@
-"""Evidence is of full runs on all of MNIST: what else is refused, before it runs; records that cannot be are named."""
+"""Evidence is full runs on all of MNIST: everything else is refused before it runs, and invalid records are named."""
 
 import json
 import shutil
@@ -217,7 +217,7 @@ def spoil(*keys, by=None):
         (spoil("test", "mistakes", 0, by=[3, 4]), "test.mistakes.0: List should have at least 3 items"),
     ],
 )
-def test_a_record_that_cannot_be_is_named(folder, change, complaint):
+def test_an_invalid_record_is_named(folder, change, complaint):
     source = one_with_test()
     content = json.loads(source.read_text())
     assert records.read(shutil.copy(source, folder / source.name)).history.dataset == "MNIST"
@@ -249,7 +249,7 @@ def test_a_record_with_fewer_epochs_than_its_recipe_is_no_evidence(folder):
         records.read(folder / source.name)
 
 
-def test_a_record_under_another_name_is_none(folder):
+def test_a_record_under_another_name_is_refused(folder):
     source = RECORDS / f"{STEP_1.hash}.seed0.json"
     shutil.copy(source, folder / f"{STEP_1.hash}.seed1.json")
     with pytest.raises(ValueError, match="its name is .*seed1.json, expected .*seed0.json"):
@@ -257,7 +257,7 @@ def test_a_record_under_another_name_is_none(folder):
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "3", '{"hash": 1}', "[" * 5_000, "\0"])
-def test_what_is_no_record_at_all_is_named(tmp_path, text):
+def test_a_file_that_is_not_a_record_at_all_is_named(tmp_path, text):
     (tmp_path / "a.json").write_text(text)
     with pytest.raises(ValueError, match="a.json is not a record of a study: "):
         records.read(tmp_path / "a.json")

@@ -1,13 +1,13 @@
-"""Records: what a study keeps of a run, one file each, named after the recipe's hash and the seed.
+"""Records: what a study keeps of a run, one file per run, named after the recipe's hash and the seed.
 
-Each is checked when it is written and when it is read. The committed ones are evidence: full runs on all of MNIST.
+Every record is checked when it is written and when it is read. The committed ones are evidence: full runs on all of MNIST.
 """
 
 import hashlib
 import json
 import platform
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Generic, NamedTuple, Protocol, TypeVar
@@ -20,7 +20,7 @@ import utils
 from lab.evidence.places import RECORDS, RESULTS, is_evidence
 
 # ---------------------------------------------------------------------------------------------------------------------
-# What stands in a file
+# The content of a file
 # ---------------------------------------------------------------------------------------------------------------------
 
 Count = Annotated[int, Field(ge=0)]
@@ -28,7 +28,7 @@ Measure = Annotated[float, Field(ge=0, allow_inf_nan=False)]  # a loss, a rate, 
 
 
 class _Part(BaseModel):
-    """No key too many, none too few, and none of another type."""
+    """Exactly these keys, with exactly these types."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -61,7 +61,7 @@ class _OnTest(_History):
 
 
 class _OnHeldOut(_History):
-    """What was measured on training images that were held out is called so."""
+    """The columns of a run that was measured on held-out training images carry their name."""
 
     held_out_images: Count
     held_out_loss: list[Measure]
@@ -72,9 +72,9 @@ Number = int | float  # as written: 45 and 45.0 are alike to a run, not to a has
 
 
 class RecordedRecipe(_Part):
-    """The recipe of a run, as lab/runs/recipes.py describes its fields.
+    """The recipe of a run; lab/runs/recipes.py describes its fields.
 
-    Those with a default came when there were records already: at their default, they leave the recipe's hash as it was.
+    The fields with a default are younger than the first records: at their default, they do not change the recipe's hash.
     """
 
     network: str
@@ -100,7 +100,7 @@ class RecordedRecipe(_Part):
 
     @property
     def validates(self) -> bool:
-        """Whether it measures each epoch on images that are held out of training, and not on the test images."""
+        """Whether each epoch is measured on images held out of training instead of the test images."""
         return self.held_out or self.validation > 0
 
     @property
@@ -112,13 +112,13 @@ LATER = {name: one.default for name, one in RecordedRecipe.model_fields.items() 
 
 
 def recipe_hash(recipe: Mapping[str, Any]) -> str:
-    """Ten hexadecimal digits that another recipe does not have; records are named after it."""
+    """Ten hexadecimal digits that identify a recipe; records are named after them."""
     described = {name: value for name, value in recipe.items() if name not in LATER or value != LATER[name]}
     return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:10]
 
 
 class _Test(_Part):
-    """What the kept weights, those of this epoch, gave on the test images: [index, label, answer] of each mistake."""
+    """The kept weights, those of this epoch, on the test images: [index, label, answer] of each mistake."""
 
     epoch: Count
     images: Count
@@ -145,7 +145,7 @@ MNIST_TRAIN, MNIST_TEST = 60_000, 10_000
 
 
 class Training(Protocol):
-    """What these functions want of a recipe."""
+    """The part of a recipe that these functions need."""
 
     epochs: int
     held_out: bool
@@ -157,14 +157,14 @@ class Training(Protocol):
 
 
 def images_to_train(recipe: Training, images: int) -> int:
-    """How many of the training images are left to train on."""
+    """The number of training images that are not held out."""
     share = 1 / 6 if recipe.held_out else recipe.validation  # of MNIST's 60,000: the last 10,000
     return images - max(1, round(share * images)) if recipe.validates else images
 
 
 @dataclass
 class Tested:
-    """What the kept weights give on the test images: mean loss, and [index, label, answer] of each mistake."""
+    """The kept weights on the test images: mean loss, and [index, label, answer] of each mistake."""
 
     images: int
     loss: float
@@ -179,18 +179,18 @@ class Tested:
 
 
 def best_epoch(history: utils.History) -> int:
-    """The epoch, from 1, with the most right answers; of equals, the one with the lower loss."""
+    """The epoch, from 1, with the most correct answers; of equals, the one with the lower loss."""
     return 1 + max(range(len(history)), key=lambda i: (history.test_correct[i], -history.test_loss[i]))
 
 
 def kept_epoch(recipe: Training, history: utils.History) -> int:
-    """The epoch, from 1, whose weights are kept: the best one if validation images tell it, else the last."""
+    """The epoch, from 1, whose weights are kept: the best on the held-out images if there are any, else the last."""
     return best_epoch(history) if recipe.validates else len(history)
 
 
 @dataclass(frozen=True)
 class Extent:
-    """On what a run was trained and measured, and for how long; `epochs` are those of the whole run, the kept one or not."""
+    """The data and the length of a run; `epochs` counts the whole run, whichever epoch was kept."""
 
     dataset: str
     train_images: int
@@ -203,7 +203,7 @@ def extent(history: utils.History) -> Extent:
 
 
 def shortfall(recipe: Training, ran: Extent, kept: int) -> str:
-    """What a run of a recipe lacks to be evidence: a full run on all of MNIST. "" where it lacks nothing.
+    """Why a run is not evidence, which is a full run on all of MNIST; "" if it is.
 
     `kept` is the epoch whose weights are kept; early stopping may end a run `patience` epochs later.
     """
@@ -223,8 +223,8 @@ def shortfall(recipe: Training, ran: Extent, kept: int) -> str:
 
 
 class Record(NamedTuple):
-    """A recorded run. In its history, what was measured on held-out images stands as that on test images does; `tested`
-    is None where the record does not have the kept weights' mistakes.
+    """A recorded run. Its history has the results on held-out images, if any, in the columns of the test images;
+    `tested` is None where the record lacks the kept weights' mistakes.
     """
 
     recipe: RecordedRecipe
@@ -233,7 +233,7 @@ class Record(NamedTuple):
 
 
 class Trained(NamedTuple):
-    """A finished run. `epoch` is the one whose weights are kept; `tested` is None for a recipe that is held out."""
+    """A finished run. `epoch` is the one whose weights are kept; `tested` is None for a recipe with held-out images."""
 
     history: utils.History
     epoch: int
@@ -250,7 +250,7 @@ def record_path(recipe: Any, seed: int, folder: Path = RECORDS) -> Path:
 
 
 def read(path: Path) -> Record:
-    """The record in a file. Raises ValueError, in one line that names the file, for one that is torn or cannot be."""
+    """The record in a file. Raises ValueError, one line that names the file, if it is torn, invalid or misnamed."""
     try:
         return _check(json.loads(path.read_text(encoding="utf-8")), path)
     except (ValueError, RecursionError) as error:
@@ -258,7 +258,7 @@ def read(path: Path) -> Record:
 
 
 def read_all(folder: Path = RECORDS) -> Iterator[Record]:
-    """All records of a folder, in the order of their names; one that cannot be is named on stderr, and left out."""
+    """All records of a folder, in the order of their names; an invalid one is named on stderr and left out."""
     for path in sorted(folder.glob("*.json")):
         try:
             yield read(path)
@@ -278,7 +278,7 @@ def by_recipe(folder: Path = RECORDS) -> Runs:
 
 
 def _check(content: object, path: Path) -> Record:
-    """The record in what a file holds, or would hold. Raises ValueError for one that cannot be."""
+    """The record in the content of a file. Raises ValueError for an invalid one."""
     recipe = _recipe(content)
     try:
         file = (_File[_OnHeldOut] if recipe.validates else _File[_OnTest]).model_validate(content)
@@ -297,7 +297,7 @@ def _check(content: object, path: Path) -> Record:
 
 
 def _recipe(content: object) -> RecordedRecipe:
-    """The recipe that stands in a record. Raises ValueError for none, and for fields that are missing or unknown."""
+    """The recipe in a record. Raises ValueError if there is none, or if fields are missing or unknown."""
     written = content.get("recipe") if isinstance(content, dict) else None
     if not isinstance(written, dict):
         raise ValueError(f"it is {_shown(content)}, expected an object with a recipe")  # noqa: TRY004 (bad data, no bug)
@@ -314,7 +314,7 @@ def _shown(content: object) -> str:
 
 
 def _first(error: ValidationError) -> str:
-    """The first complaint in a few words: "history.test_loss.3: Input should be a finite number"."""
+    """The first complaint in short: "history.test_loss.3: Input should be a finite number"."""
     first = error.errors(include_url=False)[0]
     return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
 
@@ -378,7 +378,7 @@ def _check_evidence(recipe: Training, history: utils.History, tested: Tested | N
 def write(folder: Path, recipe: Any, trained: Trained) -> Path:
     """Write the record of a run into a folder, whole or not at all; return its path.
 
-    Raises ValueError for one that could not be read again, such as a short run among the committed ones.
+    Raises ValueError for a record that `read` would refuse, such as a short run among the committed ones.
     """
     path = record_path(recipe, trained.history.seed, folder)
     content = _make(recipe, trained)
@@ -388,10 +388,10 @@ def write(folder: Path, recipe: Any, trained: Trained) -> Path:
 
 
 def _make(recipe: Any, trained: Trained) -> dict[str, object]:
-    """What is kept of a run: its recipe, the versions of the software, and all that was measured.
+    """The content of a record: the recipe, the versions of the software, and everything that was measured.
 
-    The columns that were measured on held-out images are called so; what the kept weights gave on the test images
-    stands in `test`, which is missing in records of runs that did not look at them.
+    Columns that were measured on held-out images carry their name. `test` has the kept weights' results on the test
+    images; records of runs that did not use them have no `test`.
     """
     measured = {
         (name.replace("test", "held_out", 1) if recipe.validates and name.startswith("test") else name): value
@@ -409,45 +409,75 @@ def _make(recipe: Any, trained: Trained) -> dict[str, object]:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Runs of a study, by its names
+# The runs of a study, by the names of study and recipe
 # ---------------------------------------------------------------------------------------------------------------------
 
 
 def load(study: str, recipe: str, folder: str | Path = RESULTS) -> dict[int, utils.History]:
     """The recorded runs of one recipe of a study, by seed; `summary.json` in the folder says which files they are.
 
-    Raises FileNotFoundError where there are none, and ValueError, naming the file, for one that is no record.
+    Raises FileNotFoundError where nothing is recorded, and ValueError for a file that is not a record.
     """
-    summary = Path(folder, "summary.json")
-    try:
-        recipe_hash = json.loads(summary.read_text())[study][recipe]["hash"]
-    except (FileNotFoundError, KeyError):
-        recipe_hash = "no recorded recipe"
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{summary} is torn, `python -m lab report` makes it anew: {error}") from None
-    histories = [read_record(path) for path in Path(folder, "records").glob(f"{recipe_hash}.seed*.json")]
-    if not histories:
-        raise FileNotFoundError(
-            f"{summary} knows of no recorded run of {study}/{recipe}: clone the repository, which has the records, or "
-            f"make them with `python -m lab study {study}` and `python -m lab report`"
-        )
-    return {history.seed: history for history in sorted(histories, key=lambda history: history.seed)}
-
-
-def read_record(path: str | Path) -> utils.History:
-    """The run of a record. What was measured on held-out images stands in the history as that on test images does.
-
-    Raises ValueError, naming the file, for one that is torn or no record.
-    """
-    try:
-        columns = json.loads(Path(path).read_text())["history"]
-        return utils.History(**{name.replace("held_out", "test"): column for name, column in columns.items()})
-    except (TypeError, ValueError, KeyError, AttributeError) as error:
-        raise ValueError(f"{path} is not a record of a study: {error}") from None
+    return {seed: record.history for seed, record in _load(study, recipe, folder).items()}
 
 
 def load_study(study: str, folder: str | Path = RESULTS) -> dict[str, dict[int, utils.History]]:
     """The recorded runs of all recipes of a study, by name and seed. Raises as `load`."""
-    summary = Path(folder, "summary.json")
-    recipes = json.loads(summary.read_text()).get(study, {}) if summary.is_file() else {}
-    return {recipe: load(study, recipe, folder) for recipe in recipes or ["any recipe"]}
+    return {recipe: load(study, recipe, folder) for recipe in recipes(study, folder)}
+
+
+def load_mistakes(study: str, recipe: str, folder: str | Path = RESULTS) -> dict[int, Tested]:
+    """The test images that recorded runs of a recipe get wrong, by seed, for the seeds whose record has them.
+
+    Most records have the counts alone. Raises as `load`, and FileNotFoundError where no seed has its mistakes recorded.
+    """
+    tested = {seed: record.tested for seed, record in _load(study, recipe, folder).items() if record.tested}
+    if not tested:
+        kept = [
+            name for name in recipes(study, folder) if any(one.tested for one in _load(study, name, folder).values())
+        ]
+        raise FileNotFoundError(
+            f"no run of {study}/{recipe} has its mistakes recorded; of {study}, "
+            f"{', '.join(kept) or 'no recipe'} has them"
+        )
+    return tested
+
+
+def recipes(study: str, folder: str | Path = RESULTS) -> list[str]:
+    """The names of the recipes of a study that are recorded. Raises FileNotFoundError where there are none."""
+    summary = _summary(folder)
+    if not summary.get(study):
+        raise FileNotFoundError(f"no recorded run of {study}/, {_known('studies', summary)}: {_to_get(study)}")
+    return list(summary[study])
+
+
+def _load(study: str, recipe: str, folder: str | Path) -> dict[int, Record]:
+    """The records of one recipe of a study, by seed."""
+    known = recipes(study, folder)
+    if recipe not in known:
+        raise FileNotFoundError(f"no recorded run of {study}/{recipe}, {_known('recipes', known)}: {_to_get(study)}")
+    recipe_hash = _summary(folder)[study][recipe]
+    found = [read(path) for path in Path(folder, "records").glob(f"{recipe_hash}.seed*.json")]
+    if not found:
+        raise FileNotFoundError(f"no recorded run of {study}/{recipe} in {Path(folder, 'records')}: {_to_get(study)}")
+    return {record.history.seed: record for record in sorted(found, key=lambda record: record.history.seed)}
+
+
+def _known(what: str, names: Iterable[str]) -> str:
+    return f"the recorded {what} are {', '.join(names) or 'none'}"
+
+
+def _to_get(study: str) -> str:
+    return f"clone the repository for its records, or run `python -m lab study {study}` and `python -m lab report`"
+
+
+def _summary(folder: str | Path) -> dict[str, dict[str, str]]:
+    """The hashes of the recorded recipes, by study and by name; empty where there is no summary."""
+    path = Path(folder, "summary.json")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return {study: {name: row["hash"] for name, row in rows.items()} for study, rows in content.items()}
+    except FileNotFoundError:
+        return {}
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{path} is torn, `python -m lab report` writes a new one: {error}") from None

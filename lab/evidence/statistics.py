@@ -1,4 +1,4 @@
-"""What runs of one recipe say together, and by how much two recipes differ."""
+"""Statistics over seeds: the runs of one recipe, and the difference between two recipes."""
 
 import math
 from collections.abc import Mapping
@@ -9,9 +9,18 @@ from scipy.stats import t as student_t
 
 import utils
 
+Runs = Mapping[int, utils.History]  # the runs of one recipe, by seed
+
+COLLAPSED_BELOW = 50.0  # percent; of the recorded runs, those that learned are above 95, those that did not at 11.35
+
+
+def has_collapsed(run: utils.History) -> bool:
+    """Whether a run learned nothing: over its last five epochs, more than half of its answers are wrong."""
+    return run.mean_last_five < COLLAPSED_BELOW
+
 
 class OverSeeds(NamedTuple):
-    """What the runs of one recipe say together; accuracies in percent of the images that were measured on."""
+    """Summary of the runs of one recipe; accuracies in percent of the images that they were measured on."""
 
     parameters: int
     seeds: int
@@ -21,9 +30,10 @@ class OverSeeds(NamedTuple):
     worst: float  # of the last five epochs
     last: float  # mean of the last epoch alone
     gap: float  # mean of train - test, in points
+    collapsed: int  # how many of the seeds learned nothing
 
 
-def over_seeds(records: Mapping[int, utils.History]) -> OverSeeds:
+def over_seeds(records: Runs) -> OverSeeds:
     """Sum up the runs of one recipe."""
     runs = list(records.values())
     means = [run.mean_last_five for run in runs]
@@ -36,11 +46,12 @@ def over_seeds(records: Mapping[int, utils.History]) -> OverSeeds:
         worst=min(min(run.last_five) for run in runs),
         last=float(np.mean([run.test_accuracy[-1] for run in runs])),
         gap=float(np.mean([run.gap for run in runs])),
+        collapsed=sum(map(has_collapsed, runs)),
     )
 
 
-def place_among(records: Mapping[int, utils.History], yours: utils.History) -> str:
-    """Where a run lies among the recorded ones of its recipe: the means of the last five epochs, in percent."""
+def place_among(records: Runs, yours: utils.History) -> str:
+    """Say where a run lies among the recorded runs of its recipe, by the mean of its last five epochs in percent."""
     means = [run.mean_last_five for run in records.values()]
     trouble = why_not_comparable(yours, next(iter(records.values())))
     if trouble:
@@ -54,7 +65,7 @@ def place_among(records: Mapping[int, utils.History], yours: utils.History) -> s
 
 
 def why_not_comparable(yours: utils.History, recorded: utils.History) -> str:
-    """Why a run says nothing about recorded ones, or nothing where it does."""
+    """Why a run cannot be compared with recorded ones; "" if it can."""
     images = [f"{run.test_images:,} test images ({run.dataset})" for run in (yours, recorded)]
     epochs = [f"{len(run)} epochs" for run in (yours, recorded)]
     parameters = [f"{run.parameters:,} parameters" for run in (yours, recorded)]
@@ -65,25 +76,51 @@ def why_not_comparable(yours: utils.History, recorded: utils.History) -> str:
 
 
 def standard_error(percent: float, images: int) -> float:
-    """Of an accuracy that was counted on so many images, in points: the luck of which images they are."""
+    """The standard error, in points, of an accuracy in percent: it depends on which images happen to be tested."""
     return math.sqrt(percent * (100 - percent) / images)
 
 
+def on_shared_seeds(recipes: Mapping[str, Runs]) -> dict[str, dict[int, utils.History]]:
+    """Each recipe's runs for the seeds that all of the recipes have. Raises ValueError for fewer than two such seeds."""
+    seeds = sorted(set.intersection(*(set(runs) for runs in recipes.values()))) if recipes else []
+    if len(seeds) < 2:
+        raise ValueError(f"{len(seeds)} seeds are recorded for all of {', '.join(recipes)}, expected at least 2")
+    return {name: {seed: runs[seed] for seed in seeds} for name, runs in recipes.items()}
+
+
 class Difference(NamedTuple):
-    """A mean difference over seeds in points, and the ends of its 95 % interval."""
+    """A mean difference over seeds in points, and the ends of its 95 % interval.
+
+    Both ends are NaN where a run collapsed. Student's interval takes the differences for draws from one bell curve, and
+    a seed that learned nothing does not come from the curve of the others.
+    """
 
     mean: float
     low: float
     high: float
 
     def __str__(self) -> str:
+        if not self.has_interval:
+            return f"{self.mean:+.2f} (collapsed)"
         return f"{self.mean:+.2f} ({self.low:+.2f} to {self.high:+.2f})"
 
+    @property
+    def has_interval(self) -> bool:
+        """Whether no run collapsed."""
+        return not math.isnan(self.low)
 
-def paired_difference(after: Mapping[int, utils.History], before: Mapping[int, utils.History]) -> Difference:
-    """By how much the mean of the last five epochs differs, seed by seed, with Student's 95 % interval.
+    @property
+    def sign(self) -> int:
+        """1 for a gain and -1 for a loss; 0 where the interval contains zero. Without an interval, the mean decides."""
+        low, high = (self.low, self.high) if self.has_interval else (self.mean, self.mean)
+        return int(low > 0) - int(high < 0)
 
-    Raises ValueError for fewer than two seeds in common.
+
+def paired_difference(after: Runs, before: Runs) -> Difference:
+    """Mean difference of the last five epochs, paired seed by seed, with Student's 95 % interval.
+
+    There is no interval where one of these runs collapsed, in either recipe. Raises ValueError for fewer than two seeds
+    in common.
     """
     seeds = sorted(after.keys() & before.keys())
     if len(seeds) < 2:
@@ -91,16 +128,22 @@ def paired_difference(after: Mapping[int, utils.History], before: Mapping[int, u
     differences = np.array([after[seed].mean_last_five - before[seed].mean_last_five for seed in seeds])
     mean, standard_error = differences.mean(), differences.std(ddof=1) / math.sqrt(len(seeds))
     reach = student_t.ppf(0.975, len(seeds) - 1) * standard_error
+    if any(has_collapsed(runs[seed]) for runs in (after, before) for seed in seeds):
+        reach = math.nan
     return Difference(float(mean), float(mean - reach), float(mean + reach))
 
 
-def differences(recipes: Mapping[str, Mapping[int, utils.History]], against: str) -> dict[str, Difference]:
-    """Of each recipe to one of them, where they share at least two seeds; the greatest loss first."""
+def differences(recipes: Mapping[str, Runs], against: str) -> dict[str, Difference]:
+    """The paired difference of each recipe to `against`, the greatest loss first.
+
+    Recipes that share fewer than two seeds with it are left out. Raises ValueError for an unknown recipe `against`, and
+    where no recipe is left.
+    """
     if against not in recipes:
         raise ValueError(f"there is no recipe {against!r} to compare with, expected one of {', '.join(recipes)}")
     base = recipes[against]
     shared = {name: runs for name, runs in recipes.items() if name != against and len(runs.keys() & base.keys()) > 1}
     if not shared:
-        raise ValueError(f"there is no recipe with two seeds that {against!r} has too")
+        raise ValueError(f"there is no recipe that shares two seeds with {against!r}")
     changes = {name: paired_difference(runs, base) for name, runs in shared.items()}
     return dict(sorted(changes.items(), key=lambda change: change[1].mean))

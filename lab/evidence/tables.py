@@ -1,58 +1,125 @@
-"""Recorded runs as tables."""
+"""Tables as text and as Markdown, and the tables of recorded runs."""
 
 import itertools
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 
 import utils
-from lab.evidence.statistics import Difference, differences, over_seeds, paired_difference, standard_error
+from lab.evidence.statistics import (
+    Difference,
+    Runs,
+    differences,
+    on_shared_seeds,
+    over_seeds,
+    paired_difference,
+    standard_error,
+)
 
+COLLAPSED_NOTE = "collapsed: a run got more than half of the images wrong, so there is no interval"
 _YES_NO = {True: "yes", False: "no", None: "not judged"}
 
+# ---------------------------------------------------------------------------------------------------------------------
+# Any table
+# ---------------------------------------------------------------------------------------------------------------------
 
-def seeds_table(records: Mapping[int, utils.History], images: str = "test") -> str:
-    """One row a seed: the last five epochs, their mean and worst, the gap between train and test, the utils.verdict.
+
+def table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table as text: numbers are right-aligned, words left-aligned. Titles may have several lines.
+
+    Raises ValueError for a row with too many or too few cells.
+    """
+    _expect_cells(titles, rows)
+    height = 1 + max((title.count("\n") for title in titles), default=0)
+    stacked = [title.split("\n") for title in titles]
+    stacked = [[""] * (height - len(lines)) + lines for lines in stacked]  # short titles stand on the last line
+    lines = [*zip(*stacked), *rows]
+    widths = [max(map(len, column)) for column in zip(*lines)]
+    numbers = _are_numbers(titles, rows)
+    aligned = [
+        [cell.rjust(width) if number else cell.ljust(width) for cell, width, number in zip(line, widths, numbers)]
+        for line in lines
+    ]
+    return "\n".join("  ".join(line).rstrip() for line in aligned)
+
+
+def markdown(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """The same table in Markdown: each title on one line, `|` in a cell escaped. Raises as `table`."""
+    _expect_cells(titles, rows)
+    ruler = ["---:" if number else "---" for number in _are_numbers(titles, rows)]
+    lines = [[title.replace("\n", " ") for title in titles], ruler, *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def _expect_cells(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    for row in rows:
+        if len(row) != len(titles):
+            raise ValueError(f"a row has {len(row)} cells, expected {len(titles)}, one for each title")
+
+
+def _are_numbers(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> list[bool]:
+    """Which columns hold numbers: most of the filled cells begin with a digit or a sign and a digit."""
+    columns = zip(*rows) if rows else [()] * len(titles)
+    begins = [[bool(re.match(r"[+-]?\d", cell)) for cell in column if cell] for column in columns]
+    return [2 * sum(one) > len(one) for one in begins]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Tables of runs
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def seeds_table(records: Runs, images: str = "test") -> str:
+    """One row per seed: the last five epochs, their mean and worst, the gap between train and test, the verdict.
 
     `images` is what the table calls the images that were measured on.
     """
-    last_title, gap_title = f"last five epochs, {images} %", f"train - {images}"
-    lines = [f"seed   {last_title:<29} {'mean':>6} {'worst':>7}   {gap_title}   consistent"]
-    width = len(gap_title) + 2
-    for seed, run in records.items():
-        last = " ".join(f"{percent:.2f}" for percent in run.last_five)
-        lines.append(
-            f"{seed:>4}   {last:<29} {run.mean_last_five:>6.2f} {min(run.last_five):>7.2f} {run.gap:>{width}.2f}   "
-            f"{_YES_NO[utils.verdict(run).consistent]}"
-        )
+    rows = [
+        [
+            str(seed),
+            " ".join(f"{percent:.2f}" for percent in run.last_five),
+            f"{run.mean_last_five:.2f}",
+            f"{min(run.last_five):.2f}",
+            f"{run.gap:.2f}",
+            _YES_NO[utils.verdict(run).consistent],
+        ]
+        for seed, run in records.items()
+    ]
     together = over_seeds(records)
-    lines.append(
-        f" all   {'':<29} {together.mean:>6.2f} {together.worst:>7.2f} {together.gap:>{width}.2f}   {together.consistent} of {together.seeds}"
-    )
+    consistent = f"{together.consistent} of {together.seeds}"
+    rows.append(["all", "", f"{together.mean:.2f}", f"{together.worst:.2f}", f"{together.gap:.2f}", consistent])
+    titles = ["seed", f"last five epochs, {images} %", "mean", "worst", f"train - {images}", "consistent"]
+    return "\n".join([table(titles, rows), *_notes_on_seeds(records)])
+
+
+def _notes_on_seeds(records: Runs) -> list[str]:
+    """The lines below a table of seeds: what their means spread by, and how sure one of them is."""
+    together, images = over_seeds(records), next(iter(records.values())).test_images
+    notes = []
     if together.seeds > 1:
-        lines.append(f"the seeds' means spread by {together.spread:.2f} points (one standard deviation)")
-    images_here = next(iter(records.values())).test_images
-    lines.append(
-        f"one standard error of {images_here:,} images: {standard_error(together.mean, images_here):.2f} points"
-    )
-    return "\n".join(lines)
+        notes.append(f"the seeds' means spread by {together.spread:.2f} points (one standard deviation)")
+    if together.collapsed:
+        notes.append(
+            f"{together.collapsed} of {together.seeds} seeds collapsed, wrong on more than half of the images: "
+            "mean and spread say little"
+        )
+    return [*notes, f"one standard error of {images:,} images: {standard_error(together.mean, images):.2f} points"]
 
 
-def ladder_table(rows: Mapping[str, Mapping[int, utils.History]], images: str = "test") -> str:
-    """One row a recipe, each a change on the one above: parameters, accuracy over seeds, difference to the row above.
+def ladder_table(rows: Mapping[str, Runs], images: str = "test") -> str:
+    """One row per recipe, each built on the row above: parameters, accuracy over seeds, change to the row above.
 
     All rows are of the same seeds, those that every recipe is recorded for. Raises ValueError for fewer than two.
     `images` is what the table calls the images that were measured on.
     """
-    seeds = sorted(set.intersection(*(set(records) for records in rows.values())))
-    if len(seeds) < 2:
-        raise ValueError(f"{len(seeds)} seeds are recorded for all of {', '.join(rows)}, expected at least 2")
+    shared = on_shared_seeds(rows)
+    seeds = list(next(iter(shared.values())))
     in_a_row = len(seeds) > 3 and seeds == list(range(seeds[0], seeds[-1] + 1))
     corner = f"seeds {seeds[0]} to {seeds[-1]}" if in_a_row else f"seeds {' '.join(map(str, seeds))}"
-    shared = {name: {seed: records[seed] for seed in seeds} for name, records in rows.items()}
     changes = {name: paired_difference(shared[name], shared[above]) for above, name in itertools.pairwise(shared)}
-    return _table_over_seeds(shared, changes, corner, images, "change to the row above")
+    return _table_over_seeds(shared, changes, corner, images, "change to\nthe row above")
 
 
-def comparison_table(recipes: Mapping[str, Mapping[int, utils.History]], against: str) -> str:
+def comparison_table(recipes: Mapping[str, Runs], against: str) -> str:
     """Each recipe against one of them, from the greatest loss to the greatest gain; paired over the seeds they share.
 
     Recipes that share fewer than two seeds with it are left out, and so are its seeds that no other recipe has. Raises
@@ -65,30 +132,27 @@ def comparison_table(recipes: Mapping[str, Mapping[int, utils.History]], against
         for name in [*changes, against]
     }
     changes = {readable(name): change for name, change in changes.items()}
-    return _table_over_seeds(shared, changes, "", "test", f"difference to {readable(against)}")
+    return _table_over_seeds(shared, changes, "", "test", f"difference\nto {readable(against)}")
 
 
 def _table_over_seeds(
-    rows: Mapping[str, Mapping[int, utils.History]],
-    changes: Mapping[str, Difference],
-    corner: str,
-    images: str,
-    title: str,
+    rows: Mapping[str, Runs], changes: Mapping[str, Difference], corner: str, images: str, title: str
 ) -> str:
-    """As text: a row a recipe, of the last five epochs but for `last`, the last one alone; `title` is of the changes."""
-    width = max(map(len, [*rows, corner]))
-    percent, gap = f"{images} %", f"train - {images}"
-    lines = [f"{corner:<{width}}   parameters   {percent}   worst    last   {gap}   consistent   {title}"]
+    """One row per recipe: all columns are of the last five epochs, except `last`, the last epoch alone, and the gap.
+
+    `title` is that of the changes.
+    """
+    titles = [corner, "parameters", f"{images}\n%", "worst", "last", f"train -\n{images}", "consistent", title]
+    cells = []
     for name, records in rows.items():
         runs = over_seeds(records)
+        row = [name, f"{runs.parameters:,}", f"{runs.mean:.2f}", f"{runs.worst:.2f}", f"{runs.last:.2f}"]
         consistent = f"{runs.consistent} of {runs.seeds}"
-        lines.append(
-            f"{name:<{width}}   {runs.parameters:>10,}   {runs.mean:>{len(percent)}.2f}   {runs.worst:>5.2f}   "
-            f"{runs.last:>5.2f}   {runs.gap:>{len(gap)}.2f}   {consistent:>10}   {changes.get(name, '')}".rstrip()
-        )
-    return "\n".join(lines)
+        cells.append([*row, f"{runs.gap:.2f}", consistent, str(changes.get(name, ""))])
+    collapsed = not all(change.has_interval for change in changes.values())
+    return table(titles, cells) + f"\n{COLLAPSED_NOTE}" * collapsed
 
 
 def readable(recipe: str) -> str:
     """A recipe's name as a reader sees it: "no_gap" is "no GAP", "step3" is "step 3"."""
-    return recipe.replace("_", " ").replace("gap", "GAP").replace("step", "step ")
+    return re.sub(r"\bgap\b", "GAP", re.sub(r"\bstep(?=\d)", "step ", recipe.replace("_", " ")))

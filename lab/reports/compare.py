@@ -15,6 +15,7 @@ import utils
 from lab.evidence import records, statistics
 from lab.evidence.places import RECORDS, refuse_evidence
 from lab.evidence.records import Tested
+from lab.evidence.tables import table
 from lab.systems.peers import PEERS, Peer
 
 OURS = "step3"  # what the others are held against
@@ -71,7 +72,7 @@ class Runs(dict[int, utils.History]):
 
 
 def recorded(folder: Path = RECORDS) -> dict[str, Runs]:
-    """The recorded runs of all systems; a record that cannot be is named on stderr, and left out."""
+    """The recorded runs of all systems; an invalid record is named on stderr and left out."""
     return of_systems(records.by_recipe(folder))
 
 
@@ -119,9 +120,10 @@ def _row(name: str, peer: Peer, runs: Runs) -> Row:
 
 
 def _reach(mean: float, std: float | None, runs: int, claim_runs: int) -> float:
-    """How far, in points, the mean of so many runs and a claim of so many may lie apart by the luck of the seeds alone,
-    in 95 of 100 cases. The claim's runs are taken to spread as ours; where there is one run of ours, a standard error of
-    the test images stands in for the spread.
+    """How far apart, in points, our mean and a claim may lie by the luck of the seeds alone, in 95 of 100 cases.
+
+    The claim's runs are taken to spread as ours do; for a single run of ours, a standard error of the test images stands
+    in for the spread.
     """
     factor = math.sqrt(1 / runs + 1 / claim_runs)
     if std is None:
@@ -146,7 +148,7 @@ def paired_on_images(ours: Runs, others: Runs) -> statistics.Difference:
 # Tables
 # ---------------------------------------------------------------------------------------------------------------------
 
-TITLES = ("system", "parameters", "claim", "runs", "mean", "std", "mean - claim", "s/epoch", "claim met?")
+TITLES = ("system", "parameters", "claim", "runs", "mean", "std", "mean - claim", "s/epoch", "claim\nmet?")
 
 
 def cells(row: Row) -> list[str]:
@@ -165,7 +167,7 @@ def cells(row: Row) -> list[str]:
 
 
 def reasons(rows: Sequence[Row]) -> list[str]:
-    """A sentence for each claim that is not met."""
+    """One sentence for each claim that is missed."""
     return [f"{row.system} misses its claim: {PEERS[row.system].why}" for row in rows if row.met is False]
 
 
@@ -173,8 +175,8 @@ SIZE_TITLES = ("system", "parameters", "times ours", "wrong of 10,000", f"accura
 
 
 def by_size(runs: Mapping[str, Runs]) -> list[list[str]]:
-    """What parameters buy: systems from small to large, with their mistakes, and the difference to Step 3, paired on
-    the test images.
+    """What parameters buy: systems from small to large, their mistakes, and their difference to Step 3, paired on the
+    test images.
     """
     measured = sorted((row for row in rows(runs) if row.runs), key=lambda row: row.parameters)
     ours = next((row for row in measured if row.system == OURS), None)
@@ -194,7 +196,7 @@ def by_size(runs: Mapping[str, Runs]) -> list[list[str]]:
 
 
 def sentence(runs: Mapping[str, Runs]) -> str:
-    """What Step 3 gives up against the largest measured system; of two as large, the more accurate one."""
+    """Step 3 against the largest measured system; of two of the same size, the more accurate one."""
     tested = {row.system: row for row in rows(runs) if runs[row.system].tested}
     if OURS not in tested:
         return ""
@@ -208,7 +210,7 @@ def sentence(runs: Mapping[str, Runs]) -> str:
 
 
 def text() -> str:
-    """Both tables, with what they mean. Raises ValueError where nothing that is said here is evidence."""
+    """Both tables with their legends. Raises ValueError where a short run or the sample is asked for."""
     _refuse()
     runs = recorded()
     both = rows(runs)
@@ -222,26 +224,10 @@ def _refuse() -> None:
 
 LEGEND = """claim and mean in percent of the 10,000 test images, with the weights of the best validation epoch, or of the
 last where all 60,000 images train; std over runs; 'luck' is how far seeds alone may put our mean from the claim, either
-way, in 95 of 100 cases; seconds an epoch on one core, training and measuring."""
+way, in 95 of 100 cases; seconds per epoch on one core, training and measuring."""
 
 SIZE_LEGEND = f"""the difference is paired on the test images, of the runs whose mistakes are recorded, with its 95 %
 interval; {OURS} is this lesson's last step."""
-
-
-def table(titles: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """A table as text: numbers end at the right of their column, words start at its left."""
-    widths = [max(len(line[i]) for line in [titles, *lines]) for i in range(len(titles))]
-    numbers = are_numbers(lines)
-    aligned = [
-        [cell.rjust(width) if number else cell.ljust(width) for cell, width, number in zip(line, widths, numbers)]
-        for line in [titles, *lines]
-    ]
-    return "\n".join("  ".join(line).rstrip() for line in aligned)
-
-
-def are_numbers(lines: Sequence[Sequence[str]]) -> list[bool]:
-    """Of each column, whether its cells begin with a number, as far as they are filled."""
-    return [all(cell[0] in "+-0123456789" for cell in column if cell not in ("", "not run")) for column in zip(*lines)]
 
 
 def listing() -> str:

@@ -14,6 +14,7 @@ import utils
 from lab.evidence.figures import save
 from lab.evidence.places import expect_folder
 from lab.evidence.records import Tested
+from lab.evidence.tables import table
 from lab.runs.train import evaluate, load_model, predict
 
 SHOWN = 40  # images that all networks get wrong, in text and figure; the JSON file lists all
@@ -50,16 +51,26 @@ def commonest_pairs(tested: Mapping[str, Tested], count: int = 5) -> dict[str, l
 def describe_errors(tested: Mapping[str, Tested]) -> str:
     """Return two tables as text: mistakes shared by each pair of networks, and the most common mistakes of each."""
     shared = overlap(tested)
-    width = max(map(len, tested))
-    lines = [f"{'':<{width}}  wrong   shared with each, in the same order"]
-    for name, row in zip(tested, shared.shared):
-        lines.append(f"{name:<{width}} {len(shared.mistakes[name]):>6}   " + " ".join(f"{count:>5}" for count in row))
+    numbers = {name: str(place) for place, name in enumerate(tested, start=1)}
+    titles = ["shared mistakes", "", "wrong", *numbers.values()]
+    rows = [
+        [name, numbers[name], str(len(shared.mistakes[name])), *map(str, row)]
+        for name, row in zip(tested, shared.shared)
+    ]
     named = ", ".join(map(str, shared.by_all[:SHOWN])) + ", ..." * (len(shared.by_all) > SHOWN)
-    lines.append(f"wrong for all of them: {len(shared.by_all)} test images" + f", {named}" * bool(shared.by_all))
-    lines += ["", "the commonest mistakes, true -> answer"]
-    for name, pairs in commonest_pairs(tested).items():
-        lines.append(f"{name:<{width}}   " + ", ".join(f"{true} -> {said}: {times}" for true, said, times in pairs))
-    return "\n".join(lines)
+    by_all = f"wrong for all of them: {len(shared.by_all)} test images" + f", {named}" * bool(shared.by_all)
+    return f"{table(titles, rows)}\n{by_all}\n\n{_commonest_table(tested)}"
+
+
+def _commonest_table(tested: Mapping[str, Tested]) -> str:
+    pairs = commonest_pairs(tested)
+    ranks = max(map(len, pairs.values()))
+    rows = []
+    for name, commonest in pairs.items():
+        cells = [f"{true} -> {said}: {times}" for true, said, times in commonest]
+        rows.append([name, *cells, *[""] * (ranks - len(cells))])
+    heading = "the commonest mistakes, true -> answer: how often"
+    return f"{heading}\n{table(['', *(f'{rank}.' for rank in range(1, ranks + 1))], rows)}"
 
 
 def show_overlap(tested: Mapping[str, Tested]) -> Figure:
@@ -120,5 +131,5 @@ def compare_errors(paths: Sequence[Path], folder: Path) -> str:
     title = f"{len(shared.by_all)} test images are wrong for all of {len(tested)} networks"
     title += utils.sample_note(digits.dataset)
     save(show_wrong(digits, tested, title), folder / "wrong_for_all.png")
-    table = f"{describe_errors(tested)}{utils.sample_note(digits.dataset)}"
-    return f"{table}\n\nerrors.json, overlap.png and wrong_for_all.png are in {folder}"
+    tables = f"{describe_errors(tested)}{utils.sample_note(digits.dataset)}"
+    return f"{tables}\n\nerrors.json, overlap.png and wrong_for_all.png are in {folder}"

@@ -2,7 +2,7 @@
 
 import json
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
 
@@ -21,7 +21,7 @@ Runs = Mapping[int, utils.History]  # by seed
 def report(folder: Path = RESULTS) -> None:
     """Write `summary.json`, `README.md` and the figures into a folder, from the committed records.
 
-    None of them takes its place before all are made. A record that cannot be is named on stderr, and left out.
+    Files are replaced only once all of them are made. An invalid record is named on stderr and left out.
     Raises ValueError for a folder that is a file, and for the committed results where a short run or the sample was
     asked for; FileNotFoundError where there are no records.
     """
@@ -58,7 +58,7 @@ def _recorded(study: Study, records_here: records.Runs) -> dict[str, Runs]:
 
 
 def _summarize(name: str, recorded: Mapping[str, Runs]) -> dict[str, dict[str, object]]:
-    """What a program wants to know of each recipe; accuracies in percent, of the images that `measured_on` names."""
+    """Each recipe's summary for programs; accuracies in percent of the images that `measured_on` names."""
     summary = {}
     for key, runs in recorded.items():
         recipe, together = STUDIES[name].recipes[key], statistics.over_seeds(runs)
@@ -81,47 +81,56 @@ def _summarize(name: str, recorded: Mapping[str, Runs]) -> dict[str, dict[str, o
 
 HEAD = """# What the records say
 
-`python -m lab report` makes this page, its figures and `summary.json` from the {count} runs in `records/`; no figure here
-is typed. One run is one file, named after the hash of its recipe and its seed; a recipe that stands in two studies was run once.
+`python -m lab report` writes this page, its figures and `summary.json` from the {count} runs in `records/`; no number in the
+tables is typed. One run is one file, named after the hash of its recipe and its seed; a recipe of two studies was run once.
 
 - *Mean* and *worst* are of the last five epochs, in percent of 10,000 images, over all seeds of the row; *spread* is the
-  standard deviation of the seeds' means; *gap* the accuracy after the last epoch on the training images, seen as the test
-  sees them, less that on the test images.
-- *Consistent*: in how many of the seeds each of the last five epochs is at 99.40 % or more.
-- A difference is paired, seed by seed, over the seeds that both rows have; in brackets Student's 95 % interval. It covers the luck of the seed. It does
-  not cover the luck of which 10,000 images are tested (one standard error at 99.5 % is 0.07 points, though most of it
-  cancels where two networks see the same images), and of twenty intervals one misses the truth.
+  standard deviation of the seeds' means; *gap* is the accuracy after the last epoch on the training images, measured as the
+  test images are, minus that on the test images.
+- *Consistent* is the number of seeds for which each of the last five epochs is at 99.40 % or more.
+- A difference is paired, seed by seed, over the seeds that both rows have, and followed by Student's 95 % interval. The interval
+  covers the luck of the seed: of twenty such intervals, one misses the truth on average. It does not cover the luck of which
+  10,000 images are tested: one standard error at 99.5 % is 0.07 points, though most of it cancels where two networks see the
+  same images. The intervals are not adjusted for how many rows a table compares.
+- *Collapsed* in place of an interval: in one of the two rows, a seed learned nothing, which means that more than half of its
+  answers in the last five epochs are wrong. Student's interval takes the seeds for draws from one bell curve; such a seed is not.
 """
 
 NOTES = {
-    "consistency": "![The last five epochs of each seed](seeds.png)",
+    "consistency": """![The three steps over the epochs, one thin line per seed](steps.png)
+
+![The last five epochs of each seed of Step 3](seeds.png)""",
     "ladder": """![From Model_1 to Step 3: every seed of every row](ladder.png)
 
-Each row is the one above with one change. *Pool at 5* is where the receptive field is 5 pixels; *width* spends what the budget
-has left; *dropout* is Step 2, and *no dropout* takes it away again; *schedule* is `StepLR` from a rate of 0.2 in place of a constant 0.05;
-*augmentation* is of all fifteen epochs, until *plain epochs*, which is Step 3. Where a seed does not learn at all, a mean and
-Student's interval say little: look at the picture.""",
-    "ablation": """![Step 3 less one ingredient: difference and interval](ablation.png)
+Each row builds on the row above; three of them change two things at once, and the records cannot tell which of the two made the
+difference. *Fully connected* takes away the 3x3 convolution before the average pooling and puts a fully connected layer behind it.
+*Separable* replaces whole convolutions by separable ones and spends what that saves on more channels. *Schedule* lets the rate fall
+by `StepLR` and also starts at 0.2 in place of 0.05.
 
-The same, as numbers, from what costs most to what gains: what each ingredient adds where all the others are in place. *Constant rate* is 0.05, that of
-Steps 1 and 2; *cosine* has Step 3's highest rate, and is set once an epoch. *No GAP* reads out with one large kernel, which
-takes it over the budget. *At the end* is the last epoch alone: the mean over the seeds, and how many of them are at 99.40 or more.""",
+*Pool at 5* pools where the receptive field is 5 pixels; *width* spends what the budget has left; *dropout* is Step 2, and
+*no dropout* takes it away again; *augmentation* augments all fifteen epochs, until *plain epochs*, which is Step 3.""",
+    "ablation": """![Step 3 without one ingredient: difference and interval](ablation.png)
+
+The table has the same numbers, from the greatest loss to the greatest gain: what each ingredient adds where all the others are in
+place. *Constant rate* is the 0.05 of Steps 1 and 2, so it changes the highest rate too; *cosine* has Step 3's highest rate, and
+sets the rate once per epoch. *No GAP* reads out with one large kernel, which takes the network over the budget. *At the end* is the
+last epoch alone: the mean over the seeds, and the number of seeds at 99.40 or more.""",
     "frontier": """![Accuracy against parameters](frontier.png)
 
-The networks are Model_2 with the second convolution separable too (`lab/runs/networks.py`), trained as Step 3 with lighter augmentation; the
-last row is Step 3 itself. Five seeds do not rank neighbouring sizes: look at the spread.""",
-    "epochs": """![Accuracy over the epochs, by their number](epochs.png)
+The networks are Model_2 with a separable second convolution (`lab/runs/networks.py`), trained as Step 3 with lighter augmentation;
+the last row is Step 3 itself. Five seeds do not rank neighbouring sizes: look at the spread.""",
+    "epochs": """![Accuracy over the epochs, by the number of epochs](epochs.png)
 
-The three rates of Step 3, and its plain images at the last of them, in proportion. *At the end* is the last epoch alone. A run of eight
-epochs is the first eight of one of nine, since their rates fall and their plain images begin after the same epochs. So one of seven would end
-where they are after their seventh.""",
-    "choice": """The recipe was trained on the first 50,000 training images and measured on the last 10,000; no test image was looked at.
-These runs chose Step 2's dropout, the separable convolutions and Step 3's training; others of this kind, the frontier's network with its
-lighter augmentation. The dozens of runs of the search itself are not kept.
+Step 3's three rates, and its plain images at the last of them, in proportion. *At the end* is the last epoch alone. A run of eight
+epochs is the first eight of a run of nine, since their rates fall and their plain images begin after the same epochs. A run of seven
+would therefore end where these are after their seventh.""",
+    "choice": """Each recipe was trained on the first 50,000 training images and measured on the last 10,000; no test image was used. These
+runs chose Step 2's dropout, the separable convolutions and Step 3's training; others of this kind chose the frontier's network with
+its lighter augmentation. The dozens of runs of the search itself are not kept.
 
-Where the test images were looked at before a choice: the rate, the weight decay and the place of the pooling come from probes on
-them, before there were held-out runs; of several networks that were alike on the held-out images, Step 3's was kept when some had
-been tested; and the frontier's size of 4,920 parameters was added when the five seeds of 4,534 were known.""",
+Test images were used before a choice in three places. The rate, the weight decay and the place of the pooling come from probes on
+them, before there were held-out runs. Of several networks that were alike on the held-out images, Step 3's was kept when some had
+been tested. The frontier's size of 4,920 parameters was added when the five seeds of 4,534 were known.""",
 }
 
 
@@ -161,12 +170,7 @@ def _table(name: str, recorded: Mapping[str, Runs]) -> str:
         )
     if study.against and study.against != "above":
         rows.sort(key=lambda row: row[0])
-    return _markdown(titles, [row for _, row in rows])
-
-
-def _markdown(titles: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    ruler = ["---:" if number else "---" for number in compare.are_numbers(lines)]
-    return "\n".join("| " + " | ".join(line) + " |" for line in [titles, ruler, *lines])
+    return tables.markdown(titles, [row for _, row in rows])
 
 
 def _row(name: str, key: str, runs: Runs) -> list[str]:
@@ -198,9 +202,9 @@ def paired(runs: Runs, others: Runs) -> statistics.Difference | None:
 
 PEERS_HEAD = """## Peers: published systems, rebuilt and measured
 
-![A row a system: measured and claimed](peers.png)
+![One row per system: measured and claimed](peers.png)
 
-Each is a recipe in `lab/systems/peers.py`, trained by the same `fit` as the lesson's steps. *Claim* is what its author published, of *its runs*.
+Each is a recipe in `lab/systems/peers.py`, trained by the same `fit` as the lesson's steps. *Claim* is the accuracy that its author published.
 """
 
 
@@ -232,13 +236,13 @@ def _peers(peers: Mapping[str, compare.Runs]) -> str:
     left_open = [[row.system, PEERS[row.system].left_open] for row in rows if PEERS[row.system].left_open]
     parts = [
         PEERS_HEAD,
-        _markdown(compare.TITLES, [compare.cells(row) for row in rows]),
+        tables.markdown(compare.TITLES, [compare.cells(row) for row in rows]),
         "".join(f"\n- {reason}" for reason in compare.reasons(rows)),
         f"\nHere, {compare.LEGEND}",
         "\n### What do parameters buy?\n",
-        _markdown(compare.SIZE_TITLES, compare.by_size(peers)),
+        tables.markdown(compare.SIZE_TITLES, compare.by_size(peers)),
         f"\nHere, {compare.SIZE_LEGEND} {compare.sentence(peers)}",
         PICTURES,
-        _markdown(["system", "left open: taken"], left_open),
+        tables.markdown(["system", "left open: taken"], left_open),
     ]
     return "\n".join(parts) + "\n"
