@@ -137,7 +137,7 @@ class Model_1(Network):
 
 
 class Model_2(Network):
-    """Steps 2 and 3: pooled at receptive field 5, separable convolutions, a capacity layer, global average, linear layer.
+    """Steps 2 and 3: pooled at receptive field 5, then separable convolutions; global average, linear layer.
 
     block                                                                          output field parameters
     conv 3x3 1 -> 8, batch norm, ReLU                                         8 x 26 x 26     3         88
@@ -270,9 +270,12 @@ class LayerTable(list[Layer]):
 def layer_table(model: nn.Module, input_shape: tuple[int, ...] = (1, IMAGE_SIZE, IMAGE_SIZE)) -> LayerTable:
     """Output shape, kernel, stride, jump, receptive field and parameters of each layer, in the order of execution.
 
-    The receptive field is measured, not derived: in each image of one batch, another row or column of pixels is NaN.
-    Whatever an output reads, it reads NaN there, through shortcuts, branches, padding and dilation alike. The field
-    ends at the image's border. The model itself does not run, a copy of it does, in evaluation mode.
+    A 3x3 convolution adds one pixel on each side to the receptive field, two in all, and twice as much after a 2x2
+    pooling: kernel - 1 jumps. Shortcuts, branches and functions make that rule hard to follow, so the field is
+    measured: a batch has one image for each row and each column of pixels, in which these pixels are NaN. An output
+    that reads one of them is NaN too. The field ends at the border of the image.
+
+    Runs a copy of the model in evaluation mode; the model, its gradients and the generator stay as they are.
 
     Raises ValueError for an input shape that the network does not take, and for a network whose table cannot be
     computed: control flow that depends on pixels, kernels that are not square, outputs that are not evenly spaced on
@@ -284,7 +287,7 @@ def layer_table(model: nn.Module, input_shape: tuple[int, ...] = (1, IMAGE_SIZE,
         )
     with torch.random.fork_rng(devices=[]), torch.no_grad():  # a functional dropout may draw numbers
         try:
-            model = copy.deepcopy(model).cpu().double().eval()  # float32 convolutions may mix neighbouring windows
+            model = copy.deepcopy(model).cpu().double().eval()  # float32 may use Winograd, which mixes windows
             return _Follower(model, input_shape).follow()
         except _Untraceable:
             raise
@@ -307,7 +310,7 @@ class _Place:
 class _Follower(TorchFunctionMode):
     """Sees each function that the network calls, and makes rows of them; the functions of one layer make one row.
 
-    PyTorch calls `__torch_function__` in place of each function while this mode is active, and not while it handles one.
+    While this mode is active, PyTorch calls `__torch_function__` in place of each function.
     """
 
     def __init__(self, model: nn.Module, input_shape: tuple[int, ...]) -> None:
@@ -361,7 +364,7 @@ class _Follower(TorchFunctionMode):
         inputs = [tensor for tensor in _tensors([args, kwargs]) if tensor in self.places]
         places = [self.places[tensor] for tensor in inputs]
         if name in READS_VALUES or None in places:
-            raise _Untraceable(f"what the network does next depends on values of the image: {name} reads them")
+            raise _Untraceable(f"{name} uses values of the image to decide what is computed: a table cannot show that")
         side = max(place.side for place in places)
         window = _window(name, args, kwargs, side)
         self.window = window or self.window
@@ -463,6 +466,8 @@ def _probes(input_shape: tuple[int, ...]) -> Tensor:
 
 def _measure(name: str, output: Tensor, side: int) -> tuple[int, int | None]:
     """Receptive field of an output for `_probes`, and the step between neighbours on the image where it can be seen."""
+    if output.dim() == 0:
+        raise _Untraceable(f"{name} makes one number of all images: a table cannot show what depends on it")
     if len(output) != 1 + 2 * side:
         raise _Untraceable(f"{name} does not keep the images of a batch apart: its output is {tuple(output.shape)}")
     whole, rows, columns = output.isnan().split([1, side, side])
