@@ -1,12 +1,15 @@
 """The networks and their layer table, against numbers worked out by hand and against gradients."""
 
+import inspect
 from itertools import product
 
 import pytest
 import torch
-from torch import Tensor, nn
+import torch.nn.functional as F
+from torch import Tensor, fx, nn
 
 import models
+from lab.runs import networks
 from models import Model_1, Model_2, count_parameters, layer_table
 
 BOTH = pytest.mark.parametrize("network", [Model_1, Model_2])
@@ -76,6 +79,41 @@ def test_switches_turn_model_1_into_model_2():
     )
     assert str(switched).removeprefix("Model_1") == str(Model_2()).removeprefix("Model_2")
     assert layer_table(switched) == layer_table(Model_2())
+
+
+@BOTH
+def test_the_docstring_lists_the_blocks_as_they_are_computed(network):
+    model = network()
+    rows = iter(layer_table(model))
+    computed = []
+    for block in (*model.features, model.readout):
+        layers = [next(rows) for _ in block]
+        shape = " x ".join(map(str, layers[-1].output_shape))
+        parameters = sum(layer.parameters for layer in layers)
+        computed.append(f"{block} {shape} {layers[-1].receptive_field} {parameters:,}")
+    listed = inspect.getdoc(network).split("\n\n")[1].splitlines()
+    assert [" ".join(line.split()) for line in listed] == ["block output field parameters", *computed]
+
+
+def test_a_network_prints_one_line_per_block():
+    assert str(Model_2((4, 6), capacity=0, dropout=0.2)).splitlines() == [
+        "Model_2(",
+        "  (features): Sequential(",
+        "    (0): conv 3x3 1 -> 4, batch norm, ReLU",
+        "    (1): conv 3x3 4 -> 6, max-pool 2x2, batch norm, ReLU, dropout 0.2",
+        "  )",
+        "  (readout): average, flatten, linear 6 -> 10",
+        ")",
+    ]
+
+
+@BOTH
+def test_networks_that_differ_in_a_switch_print_differently(network):
+    """A checkpoint is recognized by what its network prints."""
+    switches = ({}, {"pool_at": 7}, {"batch_norm": False}, {"dropout": 0.3}, {"capacity": 6}, {"channels": (4,) * 5})
+    switches += tuple({name: value} for name in ("separable", "gap", "fully_connected") for value in (True, False))
+    printed = {str(network(**changed)) for changed in switches}
+    assert len(printed) == len(switches) - 3  # three of the last six are the defaults
 
 
 @BOTH
@@ -221,8 +259,8 @@ def test_the_table_of_le_net_is_the_one_worked_out_by_hand():
         ("Conv2d", (16, 10, 10), 5, 1, 2, 14, 2_416),
         ("AvgPool2d", (16, 5, 5), 2, 2, 4, 16, 0),
         ("Flatten", (400,), None, None, 4, 16, 0),
-        ("Linear", (120,), 5, 1, 4, 32, 48_120),  # reads the whole 5x5 map; 32 counts the padding's pixels too
-        ("Linear", (10,), None, None, 4, 32, 1_210),
+        ("Linear", (120,), 5, 1, 4, 28, 48_120),  # reads the whole 5x5 map: 32 pixels, of which 4 are padding
+        ("Linear", (10,), None, None, 4, 28, 1_210),
     ]
 
 
@@ -255,56 +293,278 @@ def test_the_printed_table_ends_with_the_total():
 
 
 # ---------------------------------------------------------------------------------------------------------------------
+# Layer table: networks that are not a sequence of layers
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+class Published(nn.Module):
+    """pytorch/examples, mnist/main.py, as it stands there."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv1 = nn.Conv2d(1, 32, 3, 1)
+        self.conv2 = nn.Conv2d(32, 64, 3, 1)
+        self.dropout1 = nn.Dropout(0.25)
+        self.dropout2 = nn.Dropout(0.5)
+        self.fc1 = nn.Linear(9216, 128)
+        self.fc2 = nn.Linear(128, 10)
+
+    def forward(self, x):
+        x = self.conv1(x)
+        x = F.relu(x)
+        x = self.conv2(x)
+        x = F.relu(x)
+        x = F.max_pool2d(x, 2)
+        x = self.dropout1(x)
+        x = torch.flatten(x, 1)
+        x = self.fc1(x)
+        x = F.relu(x)
+        x = self.dropout2(x)
+        x = self.fc2(x)
+        return F.log_softmax(x, dim=1)
+
+
+class Shortcut(nn.Module):
+    """The shortcut is shorter than what it goes around: the sum sees what the longer way sees."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(1, 4, 3, padding=1)
+        self.around = nn.Sequential(nn.Conv2d(4, 4, 3, 2, padding=1), nn.ReLU(True), nn.Conv2d(4, 4, 3, padding=1))
+        self.shortcut = nn.Conv2d(4, 4, 1, 2)
+
+    def forward(self, images):
+        maps = self.stem(images)
+        sums = self.shortcut(maps)
+        sums += self.around(maps)
+        return sums.relu().mean((2, 3))
+
+
+class Unequal(nn.Module):
+    """Two branches of other kernels on one input, and a pooling that a function does."""
+
+    def __init__(self):
+        super().__init__()
+        self.narrow = nn.Conv2d(1, 3, 1)
+        self.wide = nn.Conv2d(1, 2, 5, padding=2)
+        self.readout = nn.Linear(5 * 7 * 7, 10)
+
+    def forward(self, images):
+        maps = torch.cat([self.narrow(images), F.avg_pool2d(self.wide(images), 3, 1, 1)], 1)
+        return self.readout(F.max_pool2d(maps, kernel_size=4).flatten(1))
+
+
+class Shared(nn.Module):
+    """One convolution that runs three times, and weights that are no layer's."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Conv2d(1, 4, 3)
+        self.again = nn.Conv2d(4, 4, 3)
+        self.classes = nn.Parameter(torch.rand(10, 4))
+
+    def forward(self, images):
+        maps = self.again(self.again(self.again(self.first(images))))
+        return F.linear(F.adaptive_avg_pool2d(maps, 1)[:, :, 0, 0], self.classes)
+
+
+def test_the_table_of_the_published_example_shows_its_functions():
+    assert as_tuples(layer_table(Published())) == [
+        ("Conv2d", (32, 26, 26), 3, 1, 1, 3, 320),
+        ("relu", (32, 26, 26), None, None, 1, 3, 0),
+        ("Conv2d", (64, 24, 24), 3, 1, 1, 5, 18_496),
+        ("relu", (64, 24, 24), None, None, 1, 5, 0),
+        ("max_pool2d", (64, 12, 12), 2, 2, 2, 6, 0),
+        ("Dropout", (64, 12, 12), None, None, 2, 6, 0),
+        ("flatten", (9_216,), None, None, 2, 6, 0),
+        ("Linear", (128,), 12, 1, 2, 28, 1_179_776),
+        ("relu", (128,), None, None, 2, 28, 0),
+        ("Dropout", (128,), None, None, 2, 28, 0),
+        ("Linear", (10,), None, None, 2, 28, 1_290),
+        ("log_softmax", (10,), None, None, 2, 28, 0),
+    ]
+
+
+def test_a_sum_sees_what_its_widest_branch_sees():
+    rows = [(r.name, r.kernel, r.jump, r.receptive_field) for r in layer_table(Shortcut())]
+    assert rows == [
+        ("Conv2d", 3, 1, 3),
+        ("Conv2d", 1, 2, 3),  # the shortcut
+        ("Conv2d", 3, 2, 5),
+        ("ReLU", None, 2, 5),
+        ("Conv2d", 3, 2, 9),
+        ("add", None, 2, 9),
+        ("relu", None, 2, 9),
+        ("mean", None, 2, 28),
+    ]
+
+
+def test_branches_start_from_where_they_branch():
+    rows = [(r.name, r.kernel, r.stride, r.jump, r.receptive_field) for r in layer_table(Unequal())]
+    assert rows == [
+        ("Conv2d", 1, 1, 1, 1),
+        ("Conv2d", 5, 1, 1, 5),
+        ("avg_pool2d", 3, 1, 1, 7),
+        ("cat", None, None, 1, 7),
+        ("max_pool2d", 4, 4, 4, 10),
+        ("flatten", None, None, 4, 10),
+        ("Linear", 7, 1, 4, 28),
+    ]
+
+
+def test_two_branches_do_not_add_up():
+    assert max(row.receptive_field for row in layer_table(networks.TwoBranches()) if len(row.output_shape) == 3) == 12
+
+
+def test_a_layer_that_runs_three_times_counts_once():
+    rows = layer_table(Shared())
+    assert [(r.name, r.receptive_field, r.parameters) for r in rows] == [
+        ("Conv2d", 3, 40),
+        ("Conv2d", 5, 148),
+        ("Conv2d", 7, 0),
+        ("Conv2d", 9, 0),
+        ("adaptive_avg_pool2d", 28, 0),
+        ("getitem", 28, 0),
+        ("linear", 28, 40),
+    ]
+    assert sum(row.parameters for row in rows) == count_parameters(Shared())
+
+
+def network_of(forward, *layers: nn.Module) -> nn.Module:
+    """A network whose forward is `forward(images, *layers)`."""
+
+    class Written(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers = nn.ModuleList(layers)
+
+        def forward(self, images):
+            return forward(images, *self.layers)
+
+    return Written()
+
+
+@pytest.mark.parametrize(
+    "forward, layers, complaint",
+    [
+        (lambda x: x if x.mean() > 0 else -x, (), "mean makes one number of all images"),
+        (lambda x: x if (x > 0.5).any() else -x, (), "any uses values of the image to decide"),
+        (lambda x: x * len(x.tolist()), (), "tolist uses values of the image to decide"),
+        (lambda x: x * (x > 0.5), (), "mul uses values of the image to decide"),
+        (lambda x, conv: conv(x), (nn.Conv2d(1, 2, (3, 5)),), "conv2d reads 3 x 5 pixels, expected a square"),
+        (lambda x: x.mean(3), (), "an output of mean sees 1 x 28 pixels, expected a square"),
+        (lambda x: F.adaptive_avg_pool2d(x, 5), (), "adaptive_avg_pool2d makes 5 unequal parts of 28 pixels"),
+        (lambda x: x[:, :, [0, 1, 2, 9, 10, 20]][..., [0, 1, 2, 9, 10, 20]], (), "not evenly spaced on the image"),
+        (lambda x: F.interpolate(x, scale_factor=2), (), "interpolate enlarges the maps from 28 to 56"),
+        (lambda x, up: up(x), (nn.ConvTranspose2d(1, 1, 3, 2),), "conv_transpose2d enlarges the maps from 28 to 57"),
+        (lambda x: x.mean(0), (), r"mean does not keep the images of a batch apart: its output is \(1, 28, 28\)"),
+        (lambda x: x.nan_to_num(), (), "nan_to_num hides on which pixels its output depends"),
+        (lambda x: (x - 2).log(), (), "log is not a number on an ordinary image"),
+        (lambda x: torch.ones(2), (), "the output of the network cannot be traced back to the image"),
+        (lambda x, a, b: a(x), (nn.Conv2d(1, 2, 3), nn.Linear(2, 2)), "use its parameters layers.1.weight, layers.1.b"),
+    ],
+)
+def test_a_table_that_cannot_be_computed_is_refused(forward, layers, complaint):
+    with pytest.raises(ValueError, match=complaint) as error:
+        layer_table(network_of(forward, *layers))
+    assert "\n" not in str(error.value)
+
+
+def test_unused_comparisons_and_shapes_do_no_harm():
+    def forward(images, convolution):
+        assert images.shape[1] == 1 and images.dim() == 4
+        _ = images > 0
+        return convolution(images).view(len(images), -1)
+
+    assert [row.name for row in layer_table(network_of(forward, nn.Conv2d(1, 2, 3)))] == ["Conv2d", "view"]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
 # Receptive fields, against gradients
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def seen_by_the_centre(model: nn.Module, images: Tensor) -> list[tuple[int, int] | None]:
-    """For each layer, height and width of the box of pixels on which the unit in the middle of its output depends.
+class Outputs(fx.Interpreter):
+    """Runs a traced network, and keeps the output of each layer and function."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__(fx.symbolic_trace(model))
+        self.outputs: list[Tensor] = []
+
+    def run_node(self, node: fx.Node) -> object:
+        output = super().run_node(node)
+        if node.op in ("call_module", "call_function", "call_method"):
+            self.outputs.append(output.clone())  # a later layer may work in place
+        return output
+
+
+def seen_by(units: Tensor, images: Tensor) -> tuple[int, int]:
+    """Height and width of the box of pixels on which these units depend.
 
     A maximum passes the gradient to one pixel only, and a ReLU may pass none: so all images together draw the box.
-    None for a flattened layer but a linear one, whose units are positions of the map before it.
     """
-    outputs: list[tuple[nn.Module, Tensor]] = []
-    leaves = [module for module in model.modules() if not list(module.children())]
-    hooks = [leaf.register_forward_hook(lambda layer, _, output: outputs.append((layer, output))) for leaf in leaves]
+    (gradient,) = torch.autograd.grad(units.sum(), images, retain_graph=True)
+    _, _, rows, columns = gradient.nonzero(as_tuple=True)
+    if len(rows) == 0:  # a unit that is dead on all images
+        return 0, 0
+    return int(rows.max() - rows.min()) + 1, int(columns.max() - columns.min()) + 1
+
+
+def fields_by_gradients(model: nn.Module, images: Tensor) -> list[tuple[int, int]]:
+    """For each layer and function, the box that a unit in the middle of its output sees, or a flat one's widest."""
     images.requires_grad_(True)
-    model.eval()(images)
-    for hook in hooks:
-        hook.remove()
+    run = Outputs(model.eval())
+    run.run(images)
     boxes = []
-    for layer, output in outputs:
-        if output.dim() == 2 and not isinstance(layer, nn.Linear):
-            boxes.append(None)
-            continue
-        unit = output if output.dim() == 2 else output[:, :, output.shape[2] // 2, output.shape[3] // 2]
-        (gradient,) = torch.autograd.grad(unit.sum(), images, retain_graph=True)
-        _, _, rows, columns = gradient.nonzero(as_tuple=True)
-        boxes.append((int(rows.max() - rows.min()) + 1, int(columns.max() - columns.min()) + 1))
+    for output in run.outputs:
+        if output.dim() == 4:
+            middle = [(output.shape[2] - 1) // 2, output.shape[2] // 2]
+            units = [output[:, :, at, at] for at in set(middle)]
+        else:
+            units = output[:, :: output.shape[1] // 13 | 1].unbind(1)  # an odd step, so as not to stay in one column
+        seen = [seen_by(unit, images) for unit in units]
+        boxes.append((max(height for height, _ in seen), max(width for _, width in seen)))
     return boxes
 
 
 @pytest.mark.parametrize(
-    "make",
+    "make, images",
     [
-        Model_1,
-        Model_2,
-        lambda: Model_1(pool_at=5, gap=True),
-        lambda: Model_2(pool_at=7, gap=False, fully_connected=False, batch_norm=False),
-        lambda: Model_2((4, 6, 4), pool_at=3, capacity=0),
-        le_net,
-        strided_and_dilated,
-        lambda: nn.Sequential(nn.Conv2d(1, 4, 4, padding=3, dilation=3), nn.AvgPool2d(3, 2), nn.Conv2d(4, 3, 3)),
+        (Model_1, 64),
+        (Model_2, 64),
+        (lambda: Model_1(pool_at=5, gap=True), 64),
+        (lambda: Model_2(pool_at=7, gap=False, fully_connected=False, batch_norm=False), 64),
+        (lambda: Model_2((4, 6, 4), pool_at=3, capacity=0), 64),
+        (le_net, 64),
+        (strided_and_dilated, 64),
+        (lambda: nn.Sequential(nn.Conv2d(1, 4, 4, padding=3, dilation=3), nn.AvgPool2d(3, 2), nn.Conv2d(4, 3, 3)), 16),
+        (lambda: nn.Sequential(nn.Conv2d(1, 2, 5), nn.AdaptiveAvgPool2d(4), nn.Conv2d(2, 2, 3)), 16),
+        (Published, 4),
+        (Shortcut, 64),
+        (Unequal, 64),
+        (Shared, 16),
+        (networks.Narrow, 64),
+        (networks.LeNet, 16),
+        (networks.TanhLeNet, 16),
+        (networks.DeeperLeNet, 8),
+        (networks.Stages, 8),
+        (lambda: networks.Stages(((8, 8), (8, 8), (8,)), 32, batch_norm=True, dropout=0.5), 32),
+        (networks.TwoBranches, 2),
+        (networks.WebApp, 16),
+        (networks.PyTorchExample, 4),
     ],
-    ids=["Model_1", "Model_2", "average", "large kernel", "early pool", "LeNet", "strided", "wide"],
+    ids=[
+        *("Model_1", "Model_2", "average", "large kernel", "early pool", "padded LeNet", "strided", "wide", "adaptive"),
+        *("published", "shortcut", "two kernels", "shared", "Narrow", "LeNet", "TanhLeNet", "DeeperLeNet", "Stages"),
+        *("small VGG", "TwoBranches", "WebApp", "PyTorchExample"),
+    ],
 )
-def test_receptive_fields_are_the_pixels_that_gradients_reach(make):
+def test_receptive_fields_are_the_pixels_that_gradients_reach(make, images):
     torch.manual_seed(0)
     model = make()
-    fields = [min(row.receptive_field, 28) for row in layer_table(model)]  # the image ends at 28
-    boxes = seen_by_the_centre(model, batch_of(64))
-    assert len(boxes) == len(fields)
-    assert [box or (field, field) for box, field in zip(boxes, fields)] == [(field, field) for field in fields]
+    table = layer_table(model)
+    assert [(row.receptive_field,) * 2 for row in table] == fields_by_gradients(model, batch_of(images))
+    assert sum(row.parameters for row in table) == count_parameters(model)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -318,9 +578,12 @@ def modes(model: nn.Module) -> list[bool]:
 
 @pytest.mark.parametrize("input_shape", [(1, 28, 28), (3, 28, 28)], ids=["taken", "refused"])
 @pytest.mark.parametrize("training", [True, False])
-def test_the_table_leaves_mode_hooks_and_statistics_as_they_were(training, input_shape):
+def test_the_table_leaves_the_network_and_the_generator_as_they_were(training, input_shape):
     model = Model_2().train(training)
+    model(batch_of(4)).sum().backward()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    gradients = [parameter.grad.clone() for parameter in model.parameters()]
+    generator = torch.get_rng_state()
     if input_shape == (1, 28, 28):
         layer_table(model, input_shape)
     else:
@@ -329,6 +592,14 @@ def test_the_table_leaves_mode_hooks_and_statistics_as_they_were(training, input
     assert modes(model) == [training] * len(modes(model))
     assert not any(module._forward_hooks for module in model.modules())
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+    assert all(torch.equal(gradient, parameter.grad) for gradient, parameter in zip(gradients, model.parameters()))
+    assert torch.equal(torch.get_rng_state(), generator)
+
+
+def test_a_functional_dropout_that_always_draws_leaves_the_generator_as_it_was():
+    generator = torch.get_rng_state()
+    layer_table(network_of(lambda images: F.dropout(images, 0.5)))
+    assert torch.equal(torch.get_rng_state(), generator)
 
 
 def test_the_table_leaves_a_frozen_part_of_a_training_network_frozen():
@@ -339,7 +610,7 @@ def test_the_table_leaves_a_frozen_part_of_a_training_network_frozen():
     assert modes(model) == before
 
 
-@pytest.mark.parametrize("input_shape", [(3, 28, 28), (1, 4, 4), (784,), (28, 28)], ids=str)
+@pytest.mark.parametrize("input_shape", [(3, 28, 28), (1, 4, 4), (1, 28, 30), (784,), (28, 28)], ids=str)
 @BOTH
 def test_a_shape_that_the_network_does_not_take_is_named_in_the_error(network, input_shape):
     with pytest.raises(ValueError) as error:
