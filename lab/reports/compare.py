@@ -244,18 +244,6 @@ def are_numbers(lines: Sequence[Sequence[str]]) -> list[bool]:
     return [all(cell[0] in "+-0123456789" for cell in column if cell not in ("", "not run")) for column in zip(*lines)]
 
 
-def listing() -> str:
-    """The recipes that `python -m lab train` knows, with parameters, claims, and what their authors left open."""
-    lines = []
-    for name, peer in PEERS.items():
-        claim = (
-            f"{peer.claim:.2f}, {peer.claim_runs} run{'s' * (peer.claim_runs > 1)}" if peer.claim is not None else ""
-        )
-        parameters = peer.recipe.parameters
-        lines.append([name, f"{parameters:,}", str(peer.recipe.epochs), claim, peer.system, peer.left_open])
-    return table(["recipe", "parameters", "epochs", "claim", "system", "left open by its author: taken here"], lines)
-
-
 def as_json() -> str:
     """The rows as one JSON array. Raises as `text`."""
     _refuse()

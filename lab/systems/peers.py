@@ -1,7 +1,6 @@
 """Published MNIST systems, rebuilt as recipes beside the lesson's; what their authors claim, and what they left open.
 
-A claim is what an author published; what these recipes give is measured, and stands in the table of
-`python -m lab compare`.
+A claim is what an author published. What these recipes reach is measured: see `python -m lab compare`.
 """
 
 from collections.abc import Mapping
@@ -12,10 +11,10 @@ from lab.runs.recipes import STEP_1, STEP_2, STEP_3, Recipe, Study
 
 @dataclass(frozen=True)
 class Peer:
-    """A recipe with its author's claim, in percent of the test images; None where there is none.
+    """A recipe with its author's claim in percent of the test images, or None if there is no claim.
 
-    `left_open` says what the author's text does not, or says in two ways, and what was taken; `why`, where the claim is not
-    met, what is known of the reason.
+    `left_open` names what the author does not say, or says in two ways, and what this recipe uses. `why` gives the
+    reason, as far as it is known, if the claim is not met.
     """
 
     system: str
@@ -165,6 +164,13 @@ def _recipes(peers: Mapping[str, Peer]) -> dict[str, Recipe]:
 
 
 STUDIES = {
-    "rungs": Study("The published LeNet ladder, rebuilt: what does each rung give?", 5, _recipes(RUNGS | VARIANTS)),
-    "peers": Study("Other published systems, rebuilt, and the lesson's steps beside them", 1, _recipes(OTHERS)),
+    "rungs": Study(
+        "The published LeNet ladder, rebuilt: what does each rung give?",
+        5,
+        _recipes(RUNGS | VARIANTS),
+        keeps_runs=True,
+    ),
+    "peers": Study(
+        "Other published systems, rebuilt, and the lesson's steps beside them", 1, _recipes(OTHERS), keeps_runs=True
+    ),
 }
