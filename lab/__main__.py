@@ -25,6 +25,7 @@ Checkpoint = Annotated[Path, "model.pt of a run, such as runs/simple_cnn/0/model
 
 
 def main() -> None:
+    """Run the command that `sys.argv` names. Exits with code 2 and one sentence for bad input."""
     with _errors_as_sentences():
         _run(sys.argv[1:])
         sys.stdout.flush()
@@ -144,7 +145,8 @@ def study(
     records: Records = None,
 ) -> None:
     """Run what a study lacks; each run writes one record."""
-    from lab.runs.study import RECORDS, run_study
+    from lab.evidence.places import RECORDS
+    from lab.runs.study import run_study
     from lab.systems import catalog
 
     run_study(name, seeds, recipes, jobs, backend, address, records or RECORDS, catalog.studies())
@@ -159,7 +161,7 @@ def repeat(
     records: Records = None,
 ) -> None:
     """Repeat a recorded run in full from its seed, and compare."""
-    from lab.runs.study import RECORDS
+    from lab.evidence.places import RECORDS
     from lab.runs.study import repeat as repeat_run
     from lab.systems import catalog
 
@@ -168,7 +170,7 @@ def repeat(
 
 def report(*, folder: Annotated[Path | None, "where to write (lab/results)"] = None) -> None:
     """Write tables, figures and summary.json from the records."""
-    from lab.reports.report import RESULTS
+    from lab.evidence.places import RESULTS
     from lab.reports.report import report as write
 
     write(folder or RESULTS)
@@ -284,7 +286,7 @@ def errors(
 
 def export(checkpoint: Checkpoint, file: Annotated[Path | None, "where to write (app/step3.onnx)"] = None, /) -> None:
     """Write a trained network as ONNX, for the app."""
-    from lab.reports.export import APP_NETWORK
+    from lab.evidence.places import APP_NETWORK
     from lab.reports.export import export as write
 
     print(write(checkpoint, file or APP_NETWORK))

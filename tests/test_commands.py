@@ -284,7 +284,8 @@ def test_expected_errors_are_sentences(monkeypatch, capsys, error, code, sentenc
 def test_lists_of_a_command_are_words(monkeypatch):
     given = {}
     monkeypatch.setattr("lab.runs.study.run_study", lambda *arguments: given.update(study=arguments))
-    assert command(monkeypatch, *"study ladder --seeds 3 4 --recipes gap step1 --records mine --jobs 2".split()) == 0
+    arguments = ["--seeds", "3", "4", "--recipes", "gap", "step1", "--records", "mine", "--jobs", "2"]
+    assert command(monkeypatch, "study", "ladder", *arguments) == 0
     assert given["study"][:7] == ("ladder", [3, 4], ["gap", "step1"], 2, "loky", None, Path("mine"))
     monkeypatch.setattr("lab.reports.notebooks.execute", lambda *arguments: given.update(notebooks=arguments))
     assert command(monkeypatch, "notebooks", "out", "a", "lab/Peers") == 0

@@ -7,7 +7,7 @@ import inspect
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import torch
 from torch import nn
@@ -84,8 +84,8 @@ class Recipe:
         parameters = inspect.signature(self._network_class()).parameters
         for switch in self.switches:
             if switch not in parameters:
-                known = ", ".join(parameters) or "none"
-                raise ValueError(f"{self.network} has no switch {switch!r}, expected some of: {known}")
+                known_switches = ", ".join(parameters) or "none"
+                raise ValueError(f"{self.network} has no switch {switch!r}, expected some of: {known_switches}")
         switches = {name: parameter.default for name, parameter in parameters.items()} | self.switches
         # as JSON gives them back: lists, where the defaults are tuples; `object` is the way around `frozen`
         object.__setattr__(self, "switches", json.loads(json.dumps(switches)))
@@ -156,7 +156,7 @@ STEP_3 = Recipe(
 WHOLE = {"channels": [10, 16, 12, 12, 12], "capacity": 14, "separable": False}
 
 
-def _held_out(recipe: Recipe, **changes: object) -> Recipe:
+def _held_out(recipe: Recipe, **changes: Any) -> Recipe:
     return replace(recipe, held_out=True, **changes)
 
 

@@ -48,8 +48,8 @@ def _study(name: str, study: ListedStudy) -> str:
     for key, recipe in recipes.items():
         lines.append(f"  {key:<26}{recipe['parameters']:>11,}{recipe['epochs']:>8}{_claim(recipe)}")
         if recipe["left_open"]:
-            indents = {"initial_indent": " " * 6, "subsequent_indent": " " * 8}
-            lines += textwrap.wrap(f"left open: {recipe['left_open']}", WIDTH, **indents)
+            text = f"left open: {recipe['left_open']}"
+            lines += textwrap.wrap(text, WIDTH, initial_indent=" " * 6, subsequent_indent=" " * 8)
     return "\n".join(lines)
 
 

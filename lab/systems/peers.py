@@ -25,12 +25,11 @@ class Peer:
     why: str = ""
 
 
-UNIT = {"mean": 0.0, "std": 1.0}  # pixels in [0, 1]
-SIGNED = {"mean": 0.5, "std": 0.5}  # in [-1, 1]
-
 # The ladder: each rung is the one before with one change. LeNet is as fast in float32, the author's precision.
-_VANILLA = Recipe("LeNet", epochs=10, batch_size=128, learning_rate=2e-4, optimizer="adam", bfloat16=False, **UNIT)
-_SIGNED = replace(_VANILLA, **SIGNED)
+_VANILLA = Recipe(
+    "LeNet", epochs=10, batch_size=128, learning_rate=2e-4, optimizer="adam", bfloat16=False, mean=0.0, std=1.0
+)
+_SIGNED = replace(_VANILLA, mean=0.5, std=0.5)  # pixels in [-1, 1]
 _BATCH_64 = replace(_SIGNED, batch_size=64)
 _BATCH_32 = replace(_BATCH_64, batch_size=32)
 _RATE = replace(_BATCH_32, learning_rate=5e-4)
@@ -61,7 +60,8 @@ _TWO = Recipe(
     optimizer="adam",
     validation=0.1,
     patience=5,
-    **SIGNED,
+    mean=0.5,
+    std=0.5,
 )
 _TWO_OPEN = "kernels, shift, split and batch (32 or 64): 3x3, 10 % of the side, the last 10 % validate, 64"
 
