@@ -21,10 +21,11 @@ run: .venv/ready  ## execute the notebooks with full training into executed/, an
 
 # What could not be tested here is noted by the tests, and said again in the last lines.
 export NOTES := $(abspath .notes)
-test: .venv/ready-to-test  ## lint, the notebooks under nbval with a short training, and unit tests
+test: .venv/ready-to-test  ## lint, types, the notebooks under nbval with a short training, and unit tests
 	@rm -f $(NOTES)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 	@$(BIN)/python tests/browser.py
 	SESSION7_SHORT=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q $(PARALLEL) -p tests.needs_mnist --nbval $(NOTEBOOKS)
 	$(BIN)/python -m pytest -q $(PARALLEL) tests

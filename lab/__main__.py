@@ -1,213 +1,322 @@
-"""`python -m lab COMMAND`: see `python -m lab --help`."""
+"""`python -m lab COMMAND`: see `python -m lab --help`.
 
-import argparse
-import json
+Each command is a function. Its docstring is the command's help; a positional-only parameter becomes an argument, a
+keyword-only one an option, and the text beside the type its help. What a command needs it imports itself, so that
+--help answers at once.
+"""
+
+import contextlib
+import inspect
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from json import dumps
 from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+import jsonargparse
+
+from lab.runs.complaints import nearest, one_line, sentence, unknown_option
+from lab.systems import listing
+
+STUDY = f"one of {', '.join(listing.read())}"
+Records = Annotated[Path | None, "folder of the records (lab/results/records)"]
+Checkpoint = Annotated[Path, "model.pt of a run, such as runs/simple_cnn/0/model.pt"]
 
 
 def main() -> None:
-    arguments, rest = _parser().parse_known_args()
-    if rest and arguments.command != "train":  # which has a parser of its own for the recipe's fields
-        _parser().error(f"unrecognized arguments: {' '.join(rest)}")
-    try:
-        _run(arguments, rest)
+    """Run the command that `sys.argv` names. Exits with code 2 and one sentence for bad input."""
+    with _errors_as_sentences():
+        _run(sys.argv[1:])
         sys.stdout.flush()
-    except BrokenPipeError:  # its reader has enough, as `| head` has
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it ends
+
+
+@contextlib.contextmanager
+def _errors_as_sentences() -> Iterator[None]:
+    """Print an expected error as one sentence and exit: with 2 for bad input, with 1 for what went wrong later."""
+    try:
+        yield
+    except BrokenPipeError:  # the reader stopped, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it exits
         sys.exit(1)
-    except (ValueError, FileNotFoundError) as error:  # what was asked for cannot be
+    except (ValueError, FileNotFoundError) as error:
         print(error, file=sys.stderr)
         sys.exit(2)
-    except OSError as error:  # a place that is read-only or full, a file where a folder should be
+    except OSError as error:  # a folder that is read-only or full, a file in place of a folder
         print(f"cannot read or write {error.filename or 'here'}: {error.strerror or error}", file=sys.stderr)
         sys.exit(2)
     except ModuleNotFoundError as error:
-        sys.exit(f"{error.name} is not installed, and this command needs it: pip install -r tests/requirements.txt")
+        sys.exit(f"this command needs {error.name}, which is not installed: pip install -r tests/requirements.txt")
     except (RuntimeError, FloatingPointError) as error:
-        sys.exit(f"{error}")
+        sys.exit(str(error))
     except KeyboardInterrupt:
-        sys.exit("interrupted: what was finished is kept, and the same command goes on from there")
+        sys.exit("interrupted: finished work is kept, and the same command resumes")
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m lab", description="Evidence for the lesson, and published systems beside it."
+def _run(arguments: Sequence[str]) -> None:
+    if len(arguments) > 1 and arguments[0] == "train" and not arguments[1].startswith("-"):
+        train(*arguments[1:])  # whose options are the recipe's
+        return
+    parser = _make_parser()
+    try:
+        parsed = parser.parse_args(list(arguments))
+    except jsonargparse.ArgumentError as error:
+        raise ValueError(_complaint(arguments, str(error))) from None
+    except RecursionError:
+        raise ValueError("the values are nested too deep, expected numbers, words, and lists of them") from None
+    command, given = COMMANDS[parsed.command], parsed[parsed.command].as_dict()
+    positional = [given[one.name] for one in _parameters(command) if one.kind is one.POSITIONAL_ONLY]
+    command(*positional, **{one.name: given[one.name] for one in _parameters(command) if one.kind is one.KEYWORD_ONLY})
+
+
+def _make_parser() -> jsonargparse.ArgumentParser:
+    """jsonargparse's `auto_cli` would read lists only as [1, 2], where a shell has words: 1 2."""
+    parser = jsonargparse.ArgumentParser(
+        prog="python -m lab",
+        description="Evidence for the lesson, and published systems beside it.",
+        exit_on_error=False,
+        allow_abbrev=False,
     )
-    commands = parser.add_subparsers(dest="command", required=True)
-    _add_evidence(commands)
-    _add_peers(commands)
+    commands = parser.add_subcommands(dest="command", required=True, metavar="COMMAND")
+    for name, command in COMMANDS.items():
+        text = one_line(inspect.getdoc(command) or "")
+        subparser = jsonargparse.ArgumentParser(description=text, exit_on_error=False, allow_abbrev=False)
+        for parameter in _parameters(command):
+            _add(subparser, parameter)
+        commands.add_subcommand(name, subparser, help=text)
     return parser
 
 
-def _add_evidence(commands: argparse._SubParsersAction) -> None:
-    notebooks = commands.add_parser("notebooks", help="execute the three notebooks with full training")
-    notebooks.add_argument("folder", type=Path, help="where the executed notebooks go")
-    notebooks.add_argument("names", nargs="*", help="in place of the three, such as lab/Peers")
-
-    study = commands.add_parser("study", help="run what is missing of a study, one record a run")
-    study.add_argument("name", help="one of those in lab/runs/recipes.py and lab/systems/peers.py")
-    study.add_argument("--seeds", type=int, nargs="+", default=[], help="in place of the study's own")
-    study.add_argument("--recipes", nargs="+", default=[], help="only these recipes of the study (all)")
-    study.add_argument("--jobs", type=int, help="runs at a time, which share the cores (one a core)")
-    study.add_argument(
-        "--backend", choices=("loky", "dask"), default="loky", help="this machine (loky), or a Dask cluster"
-    )
-    study.add_argument("--address", help="of the Dask scheduler, such as tcp://HOST:8786")
-    study.add_argument("--records", type=Path, metavar="FOLDER", help="in place of lab/results/records")
-
-    repeat = commands.add_parser("repeat", help="repeat a recorded run from its seed, in full, and compare")
-    repeat.add_argument("name", help="of the study")
-    repeat.add_argument("recipe")
-    repeat.add_argument("seed", type=int)
-    repeat.add_argument("--records", type=Path, metavar="FOLDER", help="in place of lab/results/records")
-
-    report = commands.add_parser("report", help="write tables, figures and summary.json from the records")
-    report.add_argument("--folder", type=Path, help="in place of lab/results")
-
-    publish = commands.add_parser(
-        "publish", help="write a GitHub repository's address, and badges for Colab, everywhere"
-    )
-    publish.add_argument("address", help='such as https://github.com/NAME/REPOSITORY; "" undoes it')
-
-    bench = commands.add_parser("bench", help="seconds an epoch, beside the usual pipeline")
-    bench.add_argument("--json", action="store_true", help="print one JSON object")
+def _parameters(command: Callable[..., None]) -> list[inspect.Parameter]:
+    return list(inspect.signature(command).parameters.values())
 
 
-def _add_peers(commands: argparse._SubParsersAction) -> None:
-    commands.add_parser("list", help="published systems: recipes, with parameters and claims")
-
-    train = commands.add_parser(
-        "train", help="train a recipe of the list into runs/RECIPE/SEED/, or go on where it stopped", add_help=False
-    )
-    train.add_argument("recipe", nargs="?", default="", help="its fields follow as options: `train RECIPE --help`")
-
-    test = commands.add_parser("test", help="test a run's model.pt: metrics and figures beside it")
-    test.add_argument("checkpoint", type=Path)
-    test.add_argument(
-        "images", type=Path, nargs="*", help="pictures of one digit each, to classify in place of the test"
-    )
-
-    compare = commands.add_parser("compare", help="claimed and measured, from the committed records")
-    compare.add_argument("--json", action="store_true", help="print one JSON array")
-
-    tsne = commands.add_parser("tsne", help="1,000 test images by pixels, and by features before and after training")
-    tsne.add_argument("checkpoint", type=Path)
-
-    errors = commands.add_parser("errors", help="which test images several networks get wrong, and which together")
-    errors.add_argument("checkpoints", type=Path, nargs="+")
-    errors.add_argument("--folder", type=Path, default=Path("runs/errors"), help="where tables and figures go")
-
-    commands.add_parser("data", help="check MNIST: counts, sizes, labels, classes")
-
-    export = commands.add_parser("export", help="write a run's model.pt as ONNX, for the app")
-    export.add_argument("checkpoint", type=Path)
-    export.add_argument("file", type=Path, nargs="?", help="in place of app/step3.onnx")
-
-    drawings = commands.add_parser(
-        "drawings", help="what the app's preparation of a drawing is worth: digits of MNIST, redrawn"
-    )
-    drawings.add_argument("file", type=Path, nargs="?", help="in place of lab/results/drawings.json")
+def _add(parser: jsonargparse.ArgumentParser, parameter: inspect.Parameter) -> None:
+    kind, text = get_args(parameter.annotation)
+    required = parameter.default is parameter.empty
+    options: dict[str, Any] = {"type": kind, "help": text}
+    if not required:
+        options["default"] = parameter.default
+    if get_origin(kind) is Sequence:
+        at_least_one = required or parameter.kind is parameter.KEYWORD_ONLY
+        options |= {"type": get_args(kind)[0], "nargs": "+" if at_least_one else "*"}
+    elif kind is bool:
+        options = {"help": text, "action": "store_true"}
+    elif parameter.kind is parameter.VAR_POSITIONAL:
+        options["nargs"] = "*"
+    elif not required and parameter.kind is parameter.POSITIONAL_ONLY:
+        options["nargs"] = "?"
+    name = f"--{parameter.name}" if parameter.kind is parameter.KEYWORD_ONLY else parameter.name
+    parser.add_argument(name, **options)
 
 
-def _run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
-    # Each command imports what it alone needs, so that --help answers at once.
-    if arguments.command == "notebooks":
-        from lab.reports.notebooks import STEPS, execute
-
-        execute(arguments.folder, arguments.names or STEPS)
-    elif arguments.command == "study":
-        from lab.runs.study import RECORDS, run_study
-
-        run_study(
-            arguments.name,
-            arguments.seeds,
-            arguments.recipes,
-            arguments.jobs,
-            arguments.backend,
-            arguments.address,
-            arguments.records or RECORDS,
-        )
-    elif arguments.command == "repeat":
-        from lab.runs.study import RECORDS, repeat
-
-        print(repeat(arguments.name, arguments.recipe, arguments.seed, arguments.records or RECORDS))
-    elif arguments.command == "report":
-        from lab.reports.report import RESULTS, report
-
-        report(arguments.folder or RESULTS)
-    elif arguments.command == "publish":
-        from lab.reports.publish import publish
-
-        print(publish(arguments.address))
-    elif arguments.command == "bench":
-        from lab.runs.bench import bench
-
-        result = bench()
-        print(
-            json.dumps(result)
-            if arguments.json
-            else "\n".join(f"{name:<14} {value:>8}" for name, value in result.items())
-        )
-    elif arguments.command == "train":
-        _train(arguments.recipe, rest)
-    elif arguments.command in ("list", "compare"):
-        from lab.reports import compare
-
-        if arguments.command == "list":
-            print(compare.listing())
-        else:
-            print(compare.as_json() if arguments.json else compare.text())
-    else:
-        _analyse(arguments)
+def _complaint(arguments: Sequence[str], complaint: str) -> str:
+    """The parser's complaint as one sentence, naming the nearest command or option."""
+    asked = next((argument for argument in arguments if not argument.startswith("-")), "")
+    if asked not in COMMANDS:
+        given = f"there is no command {asked!r}{nearest(asked, COMMANDS)}" if asked else "no command is given"
+        return f"{given}, expected one of {', '.join(COMMANDS)}"
+    if asked == "train":
+        return "train expects a recipe, and then its options: see `python -m lab list`"
+    names = [f"--{one.name}" for one in _parameters(COMMANDS[asked]) if one.kind is one.KEYWORD_ONLY]
+    unknown = unknown_option(one_line(complaint))
+    if unknown:
+        return f"{asked} does not take {unknown!r}{nearest(unknown, names)}: see `python -m lab {asked} --help`"
+    if "arguments are required" in complaint:
+        missing = complaint.rsplit(": ", 1)[1].replace(f"{asked}.", "")
+        return f"{asked} expects {missing}: see `python -m lab {asked} --help`"
+    return sentence(complaint)
 
 
-def _train(name: str, rest: Sequence[str]) -> None:
+# ---------------------------------------------------------------------------------------------------------------------
+# Evidence
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def study(
+    name: Annotated[str, STUDY],
+    /,
+    *,
+    seeds: Annotated[Sequence[int], "run these seeds instead of the study's own"] = (),
+    recipes: Annotated[Sequence[str], "run only these recipes of the study"] = (),
+    jobs: Annotated[int | None, "runs at a time, which share the cores (default: one per core)"] = None,
+    backend: Annotated[Literal["loky", "dask"], "run on this machine (loky) or on a Dask cluster"] = "loky",
+    address: Annotated[str | None, "address of the Dask scheduler, such as tcp://HOST:8786"] = None,
+    records: Records = None,
+) -> None:
+    """Run what a study lacks; each run writes one record."""
+    from lab.evidence.places import RECORDS
+    from lab.runs.study import run_study
+    from lab.systems import catalog
+
+    run_study(name, seeds, recipes, jobs, backend, address, records or RECORDS, catalog.studies())
+
+
+def repeat(
+    name: Annotated[str, STUDY],
+    recipe: Annotated[str, "name of the recipe in that study"],
+    seed: Annotated[int, "seed of the recorded run"],
+    /,
+    *,
+    records: Records = None,
+) -> None:
+    """Repeat a recorded run in full from its seed, and compare."""
+    from lab.evidence.places import RECORDS
+    from lab.runs.study import repeat as repeat_run
+    from lab.systems import catalog
+
+    print(repeat_run(name, recipe, seed, records or RECORDS, catalog.studies()))
+
+
+def report(*, folder: Annotated[Path | None, "where to write (lab/results)"] = None) -> None:
+    """Write tables, figures and summary.json from the records."""
+    from lab.evidence.places import RESULTS
+    from lab.reports.report import report as write
+
+    write(folder or RESULTS)
+
+
+def notebooks(
+    folder: Annotated[Path, "where to write the executed notebooks"],
+    names: Annotated[Sequence[str], "notebooks instead of the three steps, such as lab/Peers"] = (),
+    /,
+) -> None:
+    """Execute the notebooks with full training."""
+    from lab.reports.notebooks import STEPS, execute
+
+    execute(folder, names or STEPS)
+
+
+def publish(
+    address: Annotated[str, 'GitHub repository, such as https://github.com/NAME/REPOSITORY; "" undoes it'], /
+) -> None:
+    """Write the address of the repository, and badges for Colab, into README and notebooks."""
+    from lab.reports import publish
+
+    print(publish.publish(address))
+
+
+def bench(*, json: Annotated[bool, "print one JSON object"] = False) -> None:
+    """Measure seconds per epoch, beside the usual pipeline."""
+    from lab.runs.bench import bench
+
+    result = bench()
+    print(dumps(result) if json else "\n".join(f"{name:<14} {value:>8}" for name, value in result.items()))
+
+
+def data() -> None:
+    """Check MNIST: counts, sizes, labels, classes."""
+    from lab.reports.analysis import data
+
+    print(data(Path("runs/data")))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Systems
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def list_recipes(*, update: Annotated[bool, "write the list again, after recipes or networks changed"] = False) -> None:
+    """List every study and recipe, with parameters and claims."""
+    if update:
+        from lab.systems.catalog import write_listing
+
+        write_listing()
+    print(listing.listing())
+
+
+def train(
+    recipe: Annotated[str, "name in `python -m lab list`"],
+    /,
+    *options: Annotated[str, "fields of the recipe, such as --epochs 3: see `python -m lab train RECIPE --help`"],
+) -> None:
+    """Train a recipe into runs/RECIPE/SEED/, or resume a run that was interrupted."""
     from lab.runs import config
     from lab.runs.train import run, run_folder
+    from lab.systems import catalog
 
-    if name in ("-h", "--help", ""):
-        raise ValueError("train expects a recipe: see `python -m lab list`, and `python -m lab train RECIPE --help`")
-    asked = config.parse(name, rest)
-    folder = asked.folder or run_folder(name, asked.seed)
-    run(asked.recipe, asked.seed, folder=folder, name=name)
-    print(
-        (folder / "log.txt").read_text().split("\n\n", 1)[1]
-        + f"model.pt, log.txt, history.json, curves.png and config.yaml are in {folder}"
-    )
+    asked = config.parse(recipe, catalog.find_recipe(recipe), options)
+    folder = asked.folder or run_folder(recipe, asked.seed)
+    run(asked.recipe, asked.seed, folder=folder, name=recipe)
+    log = (folder / "log.txt").read_text().split("\n\n", 1)[1]
+    print(f"{log}model.pt, log.txt, history.json, curves.png and config.yaml are in {folder}")
 
 
-def _analyse(arguments: argparse.Namespace) -> None:
-    if arguments.command == "test" and arguments.images:
+def test(
+    checkpoint: Checkpoint,
+    images: Annotated[Sequence[Path], "pictures of one digit each, to classify instead of testing"] = (),
+    /,
+) -> None:
+    """Test a trained network; write metrics and figures beside it."""
+    if images:
         from lab.reports.pictures import classify
 
-        print(classify(arguments.checkpoint, arguments.images))
-    elif arguments.command == "test":
-        from lab.reports.analysis import test
-
-        print(test(arguments.checkpoint))
-    elif arguments.command == "tsne":
-        from lab.reports.tsne import tsne
-
-        print(tsne(arguments.checkpoint))
-    elif arguments.command == "errors":
-        from lab.reports.errors import compare_errors
-
-        print(compare_errors(arguments.checkpoints, arguments.folder))
-    elif arguments.command == "export":
-        from lab.reports.export import APP_NETWORK, export
-
-        print(export(arguments.checkpoint, arguments.file or APP_NETWORK))
-    elif arguments.command == "drawings":
-        from lab.reports.drawings import RESULT, drawings
-
-        print(drawings(arguments.file or RESULT))
+        print(classify(checkpoint, images))
     else:
-        from lab.reports.analysis import data
+        from lab.reports import analysis
 
-        print(data(Path("runs/data")))
+        print(analysis.test(checkpoint))
+
+
+def compare(*, json: Annotated[bool, "print one JSON array"] = False) -> None:
+    """Compare claimed and measured accuracies, from the committed records."""
+    from lab.reports import compare
+
+    print(compare.as_json() if json else compare.text())
+
+
+def tsne(checkpoint: Checkpoint, /) -> None:
+    """Draw 1,000 test images by pixels, and by features before and after training."""
+    from lab.reports import tsne
+
+    print(tsne.tsne(checkpoint))
+
+
+def errors(
+    checkpoints: Annotated[Sequence[Path], "model.pt of several runs"],
+    /,
+    *,
+    folder: Annotated[Path, "where to write tables and figures"] = Path("runs/errors"),
+) -> None:
+    """Show which test images several networks get wrong, and which they all do."""
+    from lab.reports.errors import compare_errors
+
+    print(compare_errors(checkpoints, folder))
+
+
+def export(checkpoint: Checkpoint, file: Annotated[Path | None, "where to write (app/step3.onnx)"] = None, /) -> None:
+    """Write a trained network as ONNX, for the app."""
+    from lab.evidence.places import APP_NETWORK
+    from lab.reports.export import export as write
+
+    print(write(checkpoint, file or APP_NETWORK))
+
+
+def drawings(file: Annotated[Path | None, "where to write (lab/results/drawings.json)"] = None, /) -> None:
+    """Measure what the app's preparation of drawings is worth, on redrawn digits of MNIST."""
+    from lab.reports.drawings import RESULT
+    from lab.reports.drawings import drawings as measure
+
+    print(measure(file or RESULT))
+
+
+COMMANDS: dict[str, Callable[..., None]] = {
+    "list": list_recipes,
+    "train": train,
+    "test": test,
+    "compare": compare,
+    "errors": errors,
+    "tsne": tsne,
+    "data": data,
+    "export": export,
+    "drawings": drawings,
+    "study": study,
+    "repeat": repeat,
+    "report": report,
+    "bench": bench,
+    "notebooks": notebooks,
+    "publish": publish,
+}
 
 
 if __name__ == "__main__":

@@ -289,8 +289,8 @@ def test_a_run_may_be_asked_for_more_epochs_later(few):
 
 def test_a_study_of_systems_leaves_records_with_mistakes_and_a_folder_a_run(few, monkeypatch):
     monkeypatch.setattr(study, "cores", lambda: 1)  # in this process, which sees few images
-    monkeypatch.setitem(peers.STUDIES, "tiny", Study("?", 2, {"small": SMALL}))
-    study.run_study("tiny", folder=Path("records"))
+    tiny = {"tiny": Study("?", 2, {"small": SMALL}, keeps_runs=True)}
+    study.run_study("tiny", folder=Path("records"), studies=tiny)
     for seed in (0, 1):
         record = json.loads(study.record_path(SMALL, seed, Path("records")).read_text())
         kept = load_model(Path("records/runs/small", str(seed), "model.pt"))
@@ -326,27 +326,28 @@ def test_a_run_that_diverges_is_one_sentence_and_no_folder(few, monkeypatch, cap
 def test_fields_come_from_yaml_and_the_command_line_has_the_last_word(tmp_path):
     path = tmp_path / "my.yaml"
     path.write_text("epochs: 3\nlearning_rate: 0.01\naugmentation: {rotation: 5}\n")
-    asked = parse("two_branches", ["--config", str(path), "--epochs", "4", "--seed", "7", "--switches.dropout", "0.3"])
+    arguments = ["--config", str(path), "--epochs", "4", "--seed", "7", "--switches.dropout", "0.3"]
     base = PEERS["two_branches"].recipe
     changes = {"epochs": 4, "learning_rate": 0.01, "augmentation": {"rotation": 5}, "switches": {"dropout": 0.3}}
-    assert asked == (replace(base, **changes), 7, None)
+    assert parse("two_branches", base, arguments) == (replace(base, **changes), 7, None)
 
 
 @pytest.mark.parametrize("name", PEERS)
 def test_without_options_a_recipe_is_what_it_is(name):
-    assert parse(name, []).recipe.hash == PEERS[name].recipe.hash
+    assert parse(name, PEERS[name].recipe, []).recipe.hash == PEERS[name].recipe.hash
 
 
 @pytest.mark.parametrize("name", ["mini_vgg", "step3"])
 def test_the_config_as_used_gives_the_same_run_again(name, tmp_path):
     recipe = replace(PEERS[name].recipe, epochs=3)
     (tmp_path / "config.yaml").write_text(training.config(recipe, seed=5))
-    asked = parse(name, ["--config", str(tmp_path / "config.yaml")])
+    asked = parse(name, PEERS[name].recipe, ["--config", str(tmp_path / "config.yaml")])
     assert (asked.recipe, asked.seed) == (recipe, 5)
 
 
 def test_another_network_has_its_own_switches():
-    assert parse("two_branches", ["--network", "Stages"]).recipe.switches == Recipe("Stages").switches
+    asked = parse("two_branches", PEERS["two_branches"].recipe, ["--network", "Stages"])
+    assert asked.recipe.switches == Recipe("Stages").switches
 
 
 YAMLS = {
@@ -426,14 +427,6 @@ def test_a_reader_that_has_enough_is_no_error():
     process.stdout.close()
     assert process.stderr.read() == b""
     assert process.wait() == 1
-
-
-def test_the_list_has_every_recipe_with_its_parameters_and_claim(monkeypatch, capsys):
-    command(monkeypatch, "list")
-    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
-    assert set(PEERS) < set(lines)
-    assert "25,927,246" in lines["two_branches"] and "99.20, 1 run" in lines["two_branches"]
-    assert "97.25, 5 runs" in lines["lenet_1_vanilla"]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -603,7 +596,7 @@ def rows():
 @pytest.mark.parametrize("name", PEERS)
 def test_every_system_is_measured_and_its_mean_is_that_of_its_records(rows, name):
     records = committed(name)
-    assert len(records) >= study.studies()["rungs" if name in peers.RUNGS else "peers"].seeds
+    assert len(records) >= peers.STUDIES["rungs" if name in peers.RUNGS else "peers"].seeds
     accuracies = []
     for record in records:
         if "test" in record:

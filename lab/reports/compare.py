@@ -230,18 +230,6 @@ SIZE_LEGEND = f"""the difference is paired on the test images, of the runs whose
 interval; {OURS} is this lesson's last step."""
 
 
-def listing() -> str:
-    """The recipes that `python -m lab train` knows, with parameters, claims, and what their authors left open."""
-    lines = []
-    for name, peer in PEERS.items():
-        claim = (
-            f"{peer.claim:.2f}, {peer.claim_runs} run{'s' * (peer.claim_runs > 1)}" if peer.claim is not None else ""
-        )
-        parameters = peer.recipe.parameters
-        lines.append([name, f"{parameters:,}", str(peer.recipe.epochs), claim, peer.system, peer.left_open])
-    return table(["recipe", "parameters", "epochs", "claim", "system", "left open by its author: taken here"], lines)
-
-
 def as_json() -> str:
     """The rows as one JSON array. Raises as `text`."""
     _refuse()

@@ -1,13 +1,13 @@
-"""Recipes are data: all that decides a run but its seed. The three steps of the notebooks are three of them.
+"""A recipe is everything that decides a run, except its seed. The three steps of the notebooks are recipes.
 
-A study is a name for some recipes and the seeds that each is run for. One recipe may stand in several studies; it is
-run once.
+A study names some recipes and the number of seeds to run each with. A recipe that belongs to several studies runs once.
 """
 
 import inspect
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from typing import Annotated, Any, Literal, get_args
 
 import torch
 from torch import nn
@@ -17,40 +17,50 @@ import utils
 from lab.evidence.records import LATER, recipe_hash
 from lab.runs import networks
 
-OPTIMIZERS = ("nesterov", "sgd", "adam", "adadelta")
-SCHEDULES = ("step", "cosine", "one-cycle")
+Optimizer = Literal["nesterov", "sgd", "adam", "adadelta"]
+Schedule = Literal["step", "cosine", "one-cycle"]
+OPTIMIZERS: tuple[str, ...] = get_args(Optimizer)
+SCHEDULES: tuple[str, ...] = get_args(Schedule)
 
 
 @dataclass(frozen=True)
 class Recipe:
     """A network with its switches, and how it is trained; the fields have the names of the notebooks' constants.
 
-    Switches that are not named get the network's own defaults, here and now: a record has all of them, and is not
-    mistaken for one of today's network when a default changes.
+    Switches that are left out get the network's defaults when the recipe is made. A record therefore lists all of them,
+    and stays correct when a default changes. The text beside each type is its help on the command line.
+
+    Raises ValueError for a value out of range, an unknown network, and a switch that the network does not have.
     """
 
-    network: str
-    switches: dict[str, object] = field(default_factory=dict)
-    augmentation: dict[str, float] = field(default_factory=dict)
-    epochs: int = 15
-    batch_size: int = 128
-    learning_rate: float = 0.05  # the highest, where the schedule moves it
-    momentum: float = 0.9  # of SGD alone
-    weight_decay: float = 0.0
-    schedule: str = "step"  # StepLR, or one of the other SCHEDULES, which do not look at step_size and gamma
-    step_size: int = 5
-    gamma: float = 1.0
-    plain_epochs: int = 0
-    bfloat16: bool = True  # where the device is fast at it
-    # train on the first 50,000 training images and measure on the last 10,000, never on the test images
-    held_out: bool = False
-    optimizer: str = LATER["optimizer"]  # SGD with Nesterov's momentum, or one of the other OPTIMIZERS
-    mean: float = LATER["mean"]  # a pixel of [0, 1], less the mean and over std, is what the network sees
-    std: float = LATER["std"]
-    flip: float = LATER["flip"]  # probability of a training image to be mirrored left to right
-    # the last of the training images, as a fraction, choose the epoch; the test images are for that one
-    validation: float = LATER["validation"]
-    patience: int = LATER["patience"]  # stop after so many epochs without a better one; 0 for never
+    network: Annotated[str, "class in models.py or lab/runs/networks.py"]
+    switches: Annotated[dict[str, object], "arguments of that class, such as --switches.dropout 0.1"] = field(
+        default_factory=dict
+    )
+    augmentation: Annotated[dict[str, float], "transforms and their strength, such as --augmentation.rotation 10"] = (
+        field(default_factory=dict)
+    )
+    epochs: Annotated[int, "passes over the training images"] = 15
+    batch_size: Annotated[int, "images per training step"] = 128
+    learning_rate: Annotated[float, "the highest one, if the schedule changes it"] = 0.05
+    momentum: Annotated[float, "of the optimizers nesterov and sgd"] = 0.9
+    weight_decay: Annotated[float, "L2 penalty on the weights"] = 0.0
+    schedule: Annotated[Schedule, "how the learning rate changes"] = "step"
+    step_size: Annotated[int, "epochs between two steps of the schedule 'step'"] = 5
+    gamma: Annotated[float, "factor of the learning rate at each of these steps"] = 1.0
+    plain_epochs: Annotated[int, "last epochs that train without augmentation"] = 0
+    bfloat16: Annotated[bool, "use bfloat16 on devices where it is fast"] = True
+    held_out: Annotated[
+        bool, "train on the first 50,000 training images, measure on the last 10,000, and leave the test images alone"
+    ] = False
+    optimizer: Annotated[Optimizer, "nesterov is SGD with Nesterov momentum"] = LATER["optimizer"]
+    mean: Annotated[float, "subtracted from pixels in [0, 1]"] = LATER["mean"]
+    std: Annotated[float, "what the pixels are then divided by"] = LATER["std"]
+    flip: Annotated[float, "probability of mirroring a training image left to right"] = LATER["flip"]
+    validation: Annotated[float, "fraction of the training images, the last ones, that choose the epoch to test"] = (
+        LATER["validation"]
+    )
+    patience: Annotated[int, "stop after this many epochs without a better one; 0: never"] = LATER["patience"]
 
     def __post_init__(self) -> None:
         for name, value, known in (
@@ -74,8 +84,8 @@ class Recipe:
         parameters = inspect.signature(self._network_class()).parameters
         for switch in self.switches:
             if switch not in parameters:
-                known = ", ".join(parameters) or "none"
-                raise ValueError(f"{self.network} has no switch {switch!r}, expected some of: {known}")
+                known_switches = ", ".join(parameters) or "none"
+                raise ValueError(f"{self.network} has no switch {switch!r}, expected some of: {known_switches}")
         switches = {name: parameter.default for name, parameter in parameters.items()} | self.switches
         # as JSON gives them back: lists, where the defaults are tuples; `object` is the way around `frozen`
         object.__setattr__(self, "switches", json.loads(json.dumps(switches)))
@@ -117,16 +127,17 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Study:
-    """Recipes by name, each to be run for the seeds 0, 1, ... below `seeds`, and the question that they answer.
+    """A question, and the recipes by name that answer it, each run with the seeds 0 to `seeds - 1`.
 
-    `against` is what each recipe is compared with, seed by seed: the recipe of that name, the one "above" it, or
-    nothing.
+    `against` says what each recipe is compared with, seed by seed: the recipe of that name, the one "above" it, or
+    nothing. If `keeps_runs`, each run also leaves its folder `runs/RECIPE/SEED/`, and resumes from it.
     """
 
     question: str
     seeds: int
     recipes: Mapping[str, Recipe]
     against: str = ""
+    keeps_runs: bool = False
 
 
 STEP_1 = Recipe("Model_1")
@@ -145,7 +156,7 @@ STEP_3 = Recipe(
 WHOLE = {"channels": [10, 16, 12, 12, 12], "capacity": 14, "separable": False}
 
 
-def _held_out(recipe: Recipe, **changes: object) -> Recipe:
+def _held_out(recipe: Recipe, **changes: Any) -> Recipe:
     return replace(recipe, held_out=True, **changes)
 
 

@@ -17,27 +17,24 @@ from lab.evidence import records, statistics
 from lab.evidence.places import RECORDS, expect_folder, is_evidence, refuse_evidence
 from lab.evidence.records import Trained, record_path
 from lab.runs import orphans
+from lab.runs.complaints import nearest
 from lab.runs.recipes import STUDIES, Recipe, Study
 from lab.runs.train import run, run_folder
-from lab.systems import peers
 
 BACKENDS = ("loky", "dask")
 CONNECT_SECONDS = 10  # to wait for a Dask scheduler
 
 
-def studies() -> dict[str, Study]:
-    """All studies by name: the lesson's, and those of the published systems."""
-    return STUDIES | peers.STUDIES
-
-
-def find_study(name: str, recipes: Sequence[str] = ()) -> Study:
+def find_study(name: str, recipes: Sequence[str] = (), studies: Mapping[str, Study] = STUDIES) -> Study:
     """The study of this name, with all of its recipes or only those named. Raises ValueError for an unknown name."""
-    if name not in studies():
-        raise ValueError(f"there is no study {name!r}, expected one of {', '.join(studies())}")
-    study = studies()[name]
+    if name not in studies:
+        raise ValueError(f"there is no study {name!r}{nearest(name, studies)}, expected one of {', '.join(studies)}")
+    study = studies[name]
     for recipe in recipes:
         if recipe not in study.recipes:
-            raise ValueError(f"the study {name} has no recipe {recipe!r}, expected some of {', '.join(study.recipes)}")
+            near = nearest(recipe, study.recipes)
+            known = ", ".join(study.recipes)
+            raise ValueError(f"the study {name} has no recipe {recipe!r}{near}, expected some of {known}")
     chosen = {key: recipe for key, recipe in study.recipes.items() if not recipes or key in recipes}
     return replace(study, recipes=chosen)
 
@@ -50,6 +47,7 @@ def run_study(
     backend: str = "loky",
     address: str | None = None,
     folder: Path = RECORDS,
+    studies: Mapping[str, Study] = STUDIES,
 ) -> None:
     """Run what is missing of a study, and write `HASH.seedN.json` into a folder as each run ends.
 
@@ -60,9 +58,10 @@ def run_study(
     backend: joblib's: "loky", processes on this machine, or "dask", the workers of the Dask cluster whose scheduler
              is at `address`. A worker runs one run a thread, and needs this project and the data where it was started.
     folder:  of the records; that of the committed ones takes full runs on all of MNIST only
+    studies: where the name is looked up; the lesson's, or those of `lab.systems.catalog` too
 
-    A run of a published system (the studies rungs and peers) leaves its folder `runs/RECIPE/SEED/` too, and goes on from
-    there if it was interrupted; with a folder of records of your own, `runs` is below it. Runs that are recorded already
+    If the study keeps its runs, as those of published systems do, each leaves its folder `runs/RECIPE/SEED/` too, and
+    resumes from it; with a folder of records of your own, `runs` is below it. Runs that are recorded already
     are not repeated, whatever study they were made for. A run that fails is reported and leaves the others alone; at the
     end RuntimeError is raised for it.
 
@@ -70,7 +69,7 @@ def run_study(
     recipe or backend, for fewer than one job, for an address without Dask or Dask without an address, and for records
     that this study would not make; OSError for a folder that cannot be written to.
     """
-    study = find_study(name, recipes)
+    study = find_study(name, recipes, studies)
     if jobs is not None and jobs < 1:
         raise ValueError(f"jobs is {jobs}, expected at least 1")
     if backend not in BACKENDS:
@@ -91,7 +90,7 @@ def run_study(
     jobs = jobs or cores()
     threads = 1 if backend == "dask" else max(1, cores() // jobs)
     runs = None
-    if name in peers.STUDIES:
+    if study.keeps_runs:
         runs = Path() if is_evidence(folder) else folder
     failures = []
     with _runs_on(backend, address):
@@ -150,7 +149,7 @@ def _failure_to_write(folder: Path, recipe: Recipe, trained: Trained) -> str:
     return ""
 
 
-def repeat(name: str, key: str, seed: int, folder: Path = RECORDS) -> str:
+def repeat(name: str, key: str, seed: int, folder: Path = RECORDS, studies: Mapping[str, Study] = STUDIES) -> str:
     """Repeat a recorded run from its seed, in full, on as many threads, and say whether it came out as recorded.
 
     On the machine that recorded it, it does to the last bit. Elsewhere the last five epochs together must lie within
@@ -159,7 +158,7 @@ def repeat(name: str, key: str, seed: int, folder: Path = RECORDS) -> str:
     Raises RuntimeError where it did not, FileNotFoundError for a run without a record, and ValueError for an unknown
     study or recipe, and where a committed record would be held against less than a full run on all of MNIST.
     """
-    recipe = find_study(name, [key]).recipes[key]
+    recipe = find_study(name, [key], studies).recipes[key]
     refuse_evidence(folder, "repeat one of your own, `repeat STUDY RECIPE SEED --records FOLDER`")
     path = record_path(recipe, seed, folder)
     if not path.exists():
