@@ -14,7 +14,8 @@ import utils
 from lab.evidence.figures import save
 from lab.evidence.places import expect_folder
 from lab.evidence.records import Tested
-from lab.runs.train import evaluate, load_model, predict
+from lab.runs.checkpoint import load_model
+from lab.runs.train import evaluate, predict
 
 SHOWN = 40  # images that all of them get wrong, in text and picture; the file has all
 
