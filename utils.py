@@ -100,7 +100,7 @@ def load_data(device: torch.device, root: str | Path = "data") -> tuple[Digits, 
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Transforms
+# Transforms and loader
 # ---------------------------------------------------------------------------------------------------------------------
 
 MNIST_MEAN, MNIST_STD = 0.1307, 0.3081  # of the training images' pixels, scaled to [0, 1]
@@ -162,11 +162,6 @@ class RandomWarpEach(nn.Module):
             shear=lean * self.bounds["shear"],
             warp=draws[5:].T * self.bounds["warp"] if self.bounds["warp"] else None,
         )
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Loader
-# ---------------------------------------------------------------------------------------------------------------------
 
 
 class Loader:
@@ -269,11 +264,6 @@ def test(model: nn.Module, loader: Loader) -> tuple[float, int]:
         total_loss += loss_function(logits, labels).item() * len(labels)
         correct += count_correct(logits, labels)
     return total_loss / len(loader.digits), correct
-
-
-def count_correct(logits: Tensor, labels: Tensor) -> int:
-    """How many predictions are right: an integer, which adds up over batches without rounding."""
-    return int((logits.argmax(dim=1) == labels).sum())
 
 
 def fit(
@@ -581,7 +571,7 @@ def environment(device: torch.device, bfloat16: bool = True) -> dict[str, str | 
     }
 
 
-# What is refused
+# Counting, and what is refused
 
 
 def check_digits(images: Tensor, labels: Tensor) -> None:
@@ -627,6 +617,11 @@ def expect_finite(loss: float, name: str, where: str, optimizer: Optimizer) -> N
     if not math.isfinite(loss):
         rate = optimizer.param_groups[0]["lr"]
         raise FloatingPointError(f"the {name} is {loss} {where}, at learning rate {rate:g}: try a lower rate")
+
+
+def count_correct(logits: Tensor, labels: Tensor) -> int:
+    """How many predictions are right: an integer, which adds up over batches without rounding."""
+    return int((logits.argmax(dim=1) == labels).sum())
 
 
 # Speed: precision, memory, cores
@@ -756,10 +751,9 @@ def warp_each(
     rows = [m for to in (to_x, to_y) for m in (*to, -(to[0] * x + to[1] * y))]
     weights = torch.stack(rows, dim=1).view(-1, 3)
     side = images.shape[-1]
-    patterns = _affine_patterns(side, images.device)
     if warp is not None:
         weights = torch.cat([weights, 2 * warp.reshape(-1, WARP_POINTS**2)], dim=1)
-        patterns = torch.cat([patterns, _warp_patterns(side, images.device)])
+    patterns = _patterns(side, images.device)[: weights.shape[1]]
     # All maps are sums of the same few patterns: one product of (2N, 3 or 28) and (28, H * W) makes them, where
     # affine_grid would compute N small products, at 20 times the cost.
     origins = (weights @ patterns).view(-1, 2, side, side).permute(0, 2, 3, 1)
@@ -767,18 +761,13 @@ def warp_each(
 
 
 @functools.cache
-def _affine_patterns(side: int, device: torch.device) -> Tensor:
-    """x, y and 1 at each place of the image, shape (3, side * side)."""
+def _patterns(side: int, device: torch.device) -> Tensor:
+    """Of each place of the image: x, y and 1, and how far it follows each of the 5x5 control points; (28, side * side)."""
     identity = torch.eye(2, 3, device=device)
     places = F.affine_grid(identity[None], [1, 1, side, side], align_corners=False).view(-1, 2).T
-    return torch.cat([places, torch.ones_like(places[:1])])
-
-
-@functools.cache
-def _warp_patterns(side: int, device: torch.device) -> Tensor:
-    """How far each place of the image follows each of the 5x5 control points, shape (25, side * side)."""
     points = torch.eye(WARP_POINTS**2, device=device).view(-1, 1, WARP_POINTS, WARP_POINTS)
-    return F.interpolate(points, size=side, mode="bilinear", align_corners=True).view(-1, side * side)
+    follows = F.interpolate(points, size=side, mode="bilinear", align_corners=True).view(-1, side * side)
+    return torch.cat([places, torch.ones_like(places[:1]), follows])
 
 
 # History and progress bar of a run
@@ -804,21 +793,20 @@ def sample_note(dataset: str) -> str:
 class Progress:
     """One tqdm bar for the whole run; the table of epochs takes its place at the end.
 
-    In a notebook the bar is one output that is rewritten in place, so that the saved notebook holds the table alone.
+    In a notebook the bar is one output that is rewritten in place, so that the saved notebook holds the table alone:
+    then this is also the file that tqdm writes to.
     """
 
     def __init__(self, epochs: int, batches: int, history: History, measured_on: str, show: bool) -> None:
-        self.history, self.measured_on, self.show = history, measured_on, show
+        self.history, self.measured_on, self.show, self.output = history, measured_on, show, None
         ipython = sys.modules.get("IPython")
-        in_notebook = ipython and hasattr(ipython.get_ipython(), "kernel")
-        self.line = _NotebookLine() if show and in_notebook else None
-        total, done = epochs * batches, len(history) * batches
-        options = {"file": self.line, "leave": False, "unit": "batch", "mininterval": 0.5}
-        self.bar = tqdm(total=total, initial=done, disable=not show, **options)
-        self.update = self.bar.update
+        if show and ipython and hasattr(ipython.get_ipython(), "kernel"):
+            from IPython.display import Pretty, display  # there in every notebook; nobody else needs it
 
-    def close(self) -> None:
-        self.bar.close()
+            self.wrap, self.output = Pretty, display(Pretty(""), display_id=True)
+        options = {"file": self if self.output else None, "leave": False, "unit": "batch", "mininterval": 0.5}
+        self.bar = tqdm(total=epochs * batches, initial=len(history) * batches, disable=not show, **options)
+        self.update, self.close = self.bar.update, self.bar.close
 
     def begin(self, epoch: int) -> None:
         accuracy = f", {self.measured_on} {self.history.test_accuracy[-1]:.2f} %" if len(self.history) else ""
@@ -827,27 +815,17 @@ class Progress:
     def finish(self) -> None:
         self.close()
         table = self.history.table(self.measured_on)
-        if self.line:
-            self.line.write(table)
+        if self.output:
+            self.write(table)
         elif self.show:
             print(table)
-
-
-class _NotebookLine:
-    """A file for tqdm that shows what was last written to it, as one output of the cell."""
-
-    def __init__(self) -> None:
-        from IPython.display import Pretty, display  # there in every notebook; nobody else needs it
-
-        self.wrap = Pretty
-        self.output = display(Pretty(""), display_id=True)
 
     def write(self, text: str) -> None:
         if text.strip():
             self.output.update(self.wrap(text.strip("\r\n")))
 
     def flush(self) -> None:
-        pass
+        """A file has it; there is nothing to do."""
 
 
 # Fetching MNIST
