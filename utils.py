@@ -590,9 +590,7 @@ def check_digits(images: Tensor, labels: Tensor) -> None:
         raise ValueError(f"labels go from {low} to {high}, expected 0 to {CLASSES - 1}")
 
 
-def check_rates(
-    learning_rate: float = 0.0, momentum: float = 0.0, weight_decay: float = 0.0, gamma: float = 1.0
-) -> None:
+def check_rates(learning_rate: float = 0, momentum: float = 0, weight_decay: float = 0, gamma: float = 1) -> None:
     """Raise ValueError for a rate or decay that is negative or not finite, and a momentum or gamma out of range."""
     for name, value in {"learning_rate": learning_rate, "weight_decay": weight_decay}.items():
         if not 0 <= value < math.inf:

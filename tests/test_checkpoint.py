@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import pickle
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -426,6 +427,16 @@ def test_what_is_tested_cannot_be_resumed(written):
 # ---------------------------------------------------------------------------------------------------------------------
 
 
+@pytest.fixture(scope="module")
+def once(sample, tmp_path_factory) -> Path:
+    """The folder of one run of one epoch on few images; to be copied."""
+    folder = tmp_path_factory.mktemp("once") / "a"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(utils, "load_data", lambda device: (sample[0][:300], sample[1][:200]))
+        run(replace(TINY, epochs=1), seed=0, show=False, folder=folder)
+    return folder
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -444,9 +455,9 @@ def test_what_is_tested_cannot_be_resumed(written):
     ids=lambda change: next(iter(change)),
 )
 @pytest.mark.parametrize("config", [True, False])
-def test_another_run_is_refused_and_its_folder_left_alone(few, change, config):
+def test_another_run_is_refused_and_its_folder_left_alone(few, once, change, config):
     """Also where only the checkpoint says whose the folder is."""
-    run(replace(TINY, epochs=1), seed=0, show=False, folder=Path("a"))
+    shutil.copytree(once, "a")
     if not config:
         Path("a/config.yaml").unlink()
     before = {path.name: path.read_bytes() for path in Path("a").iterdir()}
@@ -486,8 +497,8 @@ def test_another_network_of_the_same_name_is_refused(few, monkeypatch):
         ((some_digits(300, utils.SAMPLE), some_digits(190)), "measured_images 200, where 190 is"),
     ],
 )
-def test_a_run_on_other_data_is_refused(few, monkeypatch, digits, complaint):
-    run(replace(TINY, epochs=1), seed=0, show=False, folder=Path("a"))
+def test_a_run_on_other_data_is_refused(few, once, monkeypatch, digits, complaint):
+    shutil.copytree(once, "a")
     monkeypatch.setattr(utils, "load_data", lambda device: digits)
     with pytest.raises(ValueError, match=f"a/resume.pt has a run with {complaint} asked for"):
         run(TINY, seed=0, show=False, folder=Path("a"))

@@ -18,6 +18,7 @@ from lab.evidence import figures
 from lab.evidence.places import expect_folder
 from lab.evidence.records import Tested, Trained, best_epoch, images_to_train, kept_epoch
 from lab.runs import checkpoint
+from lab.runs.checkpoint import load_model
 from lab.runs.config import read_yaml
 from lab.runs.recipes import Recipe
 
@@ -210,7 +211,7 @@ class _Keeper:
         if kept_epoch(self.recipe, history) == len(history):
             return
         # a run that was resumed may have found its best epoch before that
-        weights = self.weights or checkpoint.load_model(self.folder / "model.pt").model.state_dict()
+        weights = self.weights or load_model(self.folder / "model.pt").model.state_dict()
         self.training.model.load_state_dict(weights)
 
     def finish(self, history: utils.History, tested: Tested | None) -> None:
