@@ -168,9 +168,9 @@ def alone(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def processes() -> Iterator[multiprocessing.context.ForkServerContext]:
-    """Makes processes from one that has imported everything already: starting a run takes no seconds."""
+    """Forks processes from one that has imported everything already, so that a run starts at once."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["utils", "models"])
+    context.set_forkserver_preload(["lab.runs.train"])
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(Path(utils.__file__).parent), prepend=os.pathsep)
         first = context.Process(target=int)  # starts the one that the others come from

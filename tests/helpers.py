@@ -51,8 +51,16 @@ def constant(logits: list[float]) -> nn.Sequential:
     return model
 
 
+def same_weights(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def but_for_seconds(history: History) -> dict:
+    return {name: value for name, value in vars(history).items() if name != "seconds"}
+
+
 class Run:
-    """All that `fit` takes; made anew for each run, as in a process of its own."""
+    """Everything that `fit` takes, new for each run as in a process of its own."""
 
     def __init__(
         self,
@@ -69,7 +77,6 @@ class Run:
         rotation: float = 10,
         train_images: int = 120,
         test_images: int = 50,
-        loader: type[Loader] = Loader,
         plain_epochs: int = 0,
         bfloat16: bool = True,
     ) -> None:
@@ -77,24 +84,24 @@ class Run:
         self.plain_epochs, self.bfloat16 = plain_epochs, bfloat16
         self.seed, self.model = seed, make()
         augmented = make_transform({"rotation": rotation})
-        self.train_loader = loader(digits[0][:train_images], batch_size, augmented, shuffle=True)
+        self.train_loader = Loader(digits[0][:train_images], batch_size, augmented, shuffle=True)
         self.test_loader = Loader(digits[1][:test_images], 40, make_transform())
         self.optimizer = utils.make_optimizer(self.model, learning_rate, momentum, weight_decay)
         self.scheduler = utils.make_scheduler(self.optimizer, step_size, gamma)
 
-    def fit(self, epochs: int, checkpoint: Path | None = None, show: bool = False) -> History:
-        loaders = self.train_loader, self.test_loader
+    def fit(self, epochs: int, show: bool = False, **options: object) -> History:
         return utils.fit(
             self.model,
-            *loaders,
+            self.train_loader,
+            self.test_loader,
             self.optimizer,
             self.scheduler,
             epochs=epochs,
             plain_epochs=self.plain_epochs,
             bfloat16=self.bfloat16,
             seed=self.seed,
-            checkpoint=checkpoint,
             show=show,
+            **options,
         )
 
     @property

@@ -210,11 +210,3 @@ def test_batches_are_float_images_with_a_channel_and_integer_labels():
 def test_a_batch_size_below_one_is_refused(batch_size):
     with pytest.raises(ValueError, match=f"batch_size is {batch_size}, expected at least 1"):
         Loader(some_digits(3), batch_size, as_is)
-
-
-def test_the_first_images_of_a_loader_make_a_loader_of_the_same_kind():
-    loader = Loader(numbered(130), 32, as_is, shuffle=True)
-    few = loader.first(40)
-    assert sorted(order_of(few)) == list(range(40))
-    assert (few.batch_size, few.transform, few.shuffle) == (32, as_is, True)
-    assert len(loader.first(1_000).digits) == 130

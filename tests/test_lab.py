@@ -24,6 +24,7 @@ from lab.runs.bench import bench
 from lab.runs.networks import Narrow
 from lab.runs.recipes import STUDIES, Recipe, Study
 from lab.runs.study import run_study
+from tests.short_kernel import write_startup
 
 ROOT = Path(__file__).parent.parent
 TINY = Recipe("Model_1", epochs=1, learning_rate=0.1)
@@ -190,7 +191,7 @@ def test_a_killed_study_goes_on_where_it_stopped(tiny_study, monkeypatch, capsys
     """Two processes run four seeds side by side; their parent is killed after a record, and the rest is made later, here.
     The records are those of a study that ran here from the start."""
     code = (
-        "from lab import study; from lab.runs.recipes import STUDIES, Recipe, Study; from pathlib import Path; "
+        "from lab.runs import study; from lab.runs.recipes import STUDIES, Recipe, Study; from pathlib import Path; "
         "study.cores = lambda: 2; "
         "STUDIES['tiny'] = Study('?', 4, {'small': Recipe('Model_1', epochs=1, learning_rate=0.1)}); "
         f"study.run_study('tiny', folder=Path({str(tiny_study)!r}))"
@@ -401,12 +402,17 @@ def test_the_benchmark_times_all_six_and_their_ratios_agree(monkeypatch):
 
 
 def test_notebooks_are_executed_into_a_folder_with_a_closing_table(tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("SESSION7_SHORT", "1")
+    write_startup(tmp_path / "ipython")
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
     monkeypatch.setenv("SESSION7_DATASET", "sample")
-    execute(tmp_path)
+    execute(tmp_path / "executed")
     table = capsys.readouterr().out.split("\n\n")[-1]
-    assert [path.name for path in sorted(tmp_path.iterdir())] == [f"Session7_Step{i}.ipynb" for i in (1, 2, 3)]
+    assert [path.name for path in sorted((tmp_path / "executed").iterdir())] == [
+        f"Session7_Step{i}.ipynb" for i in (1, 2, 3)
+    ]
     assert table.count("not judged: measured on a 5,000-image sample") == 3
+    run = utils.History.load(ROOT / "runs/Session7_Step3.json")
+    assert (len(run), run.train_images, run.test_images) == (2, 2_000, 1_000)
 
 
 def test_the_command_line_names_what_it_knows():

@@ -1,12 +1,9 @@
 """Published systems: rebuilt as described, trained by the lesson's `fit`, analysed and compared by the commands."""
 
 import json
-import os
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from dataclasses import asdict, replace
 from itertools import pairwise
 from pathlib import Path
@@ -15,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from helpers import command, leftovers, some_digits
+from helpers import command, some_digits
 from PIL import Image
 from torch import nn
 
@@ -25,9 +22,10 @@ from lab.evidence.records import Tested, best_epoch
 from lab.reports import analysis, compare, errors, tsne
 from lab.runs import networks, study
 from lab.runs import train as training
+from lab.runs.checkpoint import load_model
 from lab.runs.config import parse
 from lab.runs.recipes import Recipe, Study
-from lab.runs.train import load_model, run
+from lab.runs.train import run
 from lab.systems import peers
 from lab.systems.peers import PEERS
 
@@ -223,68 +221,10 @@ def test_of_equally_right_epochs_the_one_with_the_lower_loss_is_best():
     assert best_epoch(history) == 3
 
 
-def contents(folder):
-    """What a run left, but the seconds that it took."""
-    history = json.loads((folder / "history.json").read_text()) | {"seconds": None}
-    log = [line.rsplit(maxsplit=1)[0] if line[:5].strip().isdigit() else line for line in (folder / "log.txt").open()]
-    kept = torch.load(folder / "model.pt", weights_only=True)
-    weights = {name: tensor.tolist() for name, tensor in kept.pop("model").items()}
-    return history, log, kept, weights, (folder / "config.yaml").read_text()
-
-
-@pytest.mark.parametrize("after", [1, 3, 5])
-def test_a_run_that_was_interrupted_goes_on_and_equals_one_that_was_not(few, monkeypatch, after):
-    """Interrupted in the worst place: the kept weights are written, and the checkpoint to go on from is not."""
-    whole = run(SMALL, seed=1, show=False, folder=Path("whole"))
-    save = utils._save_checkpoint
-
-    def interrupt(path, described, model, optimizer, scheduler, history):
-        if len(history) == after:
-            raise KeyboardInterrupt
-        save(path, described, model, optimizer, scheduler, history)
-
-    monkeypatch.setattr(utils, "_save_checkpoint", interrupt)
-    if after <= len(whole.history):
-        with pytest.raises(KeyboardInterrupt):
-            run(SMALL, seed=1, show=False, folder=Path("parts"))
-    monkeypatch.setattr(utils, "_save_checkpoint", save)
-    parts = run(SMALL, seed=1, show=False, folder=Path("parts"))
-    assert (parts.epoch, parts.tested) == (whole.epoch, whole.tested)
-    assert contents(Path("parts")) == contents(Path("whole"))
-    again = run(SMALL, seed=1, show=False, folder=Path("parts"))  # nothing is left to do
-    assert again == parts
-
-
-def test_a_killed_process_leaves_a_run_that_goes_on(tmp_path, monkeypatch):
-    """`python -m lab train` in a process of its own, killed after its first epoch; the same command then ends it."""
-    environment = os.environ | {"SESSION7_SHORT": "1", "SESSION7_DATASET": "sample", "PYTHONPATH": str(ROOT)}
-    train = [sys.executable, "-m", "lab", "train", "lenet_3_batch_64", "--epochs", "2", "--folder"]
-    quiet = {"cwd": tmp_path, "env": environment, "stderr": subprocess.DEVNULL, "stdout": subprocess.PIPE, "text": True}
-    process = subprocess.Popen([*train, "parts"], **quiet)
-    while not (tmp_path / "parts/resume.pt").exists():
-        assert process.poll() is None
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    for folder in ("parts", "whole"):
-        said = subprocess.run([*train, folder], check=True, **quiet).stdout
-        assert "kept: epoch 2, the last one" in said and f"are in {folder}" in said
-    assert contents(tmp_path / "parts") == contents(tmp_path / "whole")
-    assert not leftovers(tmp_path / "whole")
-
-
 def test_a_run_on_the_sample_says_so(monkeypatch, tmp_path):
     monkeypatch.setenv("SESSION7_DATASET", "sample")
     run(replace(SMALL, epochs=1), seed=0, show=False, folder=tmp_path)
     assert "measured on a 5,000-image sample of MNIST, not on all of MNIST" in (tmp_path / "log.txt").read_text()
-
-
-def test_a_run_may_be_asked_for_more_epochs_later(few):
-    recipe = replace(SMALL, patience=0, epochs=4)
-    run(replace(recipe, epochs=2), seed=0, show=False, folder=Path("parts"))
-    run(recipe, seed=0, show=False, folder=Path("parts"))
-    run(recipe, seed=0, show=False, folder=Path("whole"))
-    assert contents(Path("parts")) == contents(Path("whole"))
 
 
 def test_a_study_of_systems_leaves_records_with_mistakes_and_a_folder_a_run(few, monkeypatch):
@@ -298,18 +238,6 @@ def test_a_study_of_systems_leaves_records_with_mistakes_and_a_folder_a_run(few,
         tested = training.evaluate(training.predict(kept.model, SMALL, few[1]), few[1].labels)
         assert asdict(tested).items() <= record["test"].items()
         assert "held_out_correct" in record["history"] and "test_correct" not in record["history"]
-
-
-@pytest.mark.parametrize(
-    ("changes", "seed", "complaint"),
-    [({"learning_rate": 0.5}, 0, "learning_rate 0.02, where 0.5 is"), ({}, 1, "seed 0, where 1 is")],
-)
-def test_a_folder_of_another_run_is_refused_and_left_alone(few, changes, seed, complaint):
-    run(replace(SMALL, epochs=1), seed=0, show=False, folder=Path("a"))
-    before = {path.name: path.read_bytes() for path in Path("a").iterdir()}
-    with pytest.raises(ValueError, match=f"a has a run with {complaint} asked for: give another --folder"):
-        run(replace(SMALL, **changes), seed=seed, show=False, folder=Path("a"))
-    assert {path.name: path.read_bytes() for path in Path("a").iterdir()} == before
 
 
 def test_a_run_that_diverges_is_one_sentence_and_no_folder(few, monkeypatch, capsys):

@@ -21,7 +21,8 @@ from lab.evidence.figures import save
 from lab.evidence.places import expect_folder
 from lab.evidence.records import Tested
 from lab.reports.errors import show_wrong
-from lab.runs.train import evaluate, load_model, predict
+from lab.runs.checkpoint import load_model
+from lab.runs.train import evaluate, predict
 
 DIGITS = range(utils.CLASSES)
 

@@ -15,7 +15,8 @@ from lab.evidence.figures import save
 from lab.evidence.places import expect_folder
 from lab.evidence.records import Tested
 from lab.evidence.tables import table
-from lab.runs.train import evaluate, load_model, predict
+from lab.runs.checkpoint import load_model
+from lab.runs.train import evaluate, predict
 
 SHOWN = 40  # images that all networks get wrong, in text and figure; the JSON file lists all
 

@@ -14,7 +14,8 @@ import models
 import utils
 from lab.evidence.places import APP_NETWORK, expect_folder, is_evidence, refuse_evidence
 from lab.evidence.records import shortfall
-from lab.runs.train import Loaded, evaluate, load_model, predict
+from lab.runs.checkpoint import Loaded, load_model
+from lab.runs.train import evaluate, predict
 
 
 class FromPixels(nn.Module):

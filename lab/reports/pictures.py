@@ -8,7 +8,8 @@ import torch
 
 import utils
 from app import digit
-from lab.runs.train import load_model, make_transform
+from lab.runs.checkpoint import load_model
+from lab.runs.train import make_transform
 
 
 def read_image(path: Path) -> np.ndarray:

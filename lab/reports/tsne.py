@@ -14,8 +14,9 @@ from torch import Tensor, nn
 import utils
 from lab.evidence.figures import save
 from lab.evidence.places import expect_folder
+from lab.runs.checkpoint import load_model
 from lab.runs.recipes import Recipe
-from lab.runs.train import load_model, predict
+from lab.runs.train import predict
 
 
 @torch.no_grad()

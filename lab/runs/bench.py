@@ -130,14 +130,13 @@ def _bare_epoch(loader: utils.Loader) -> Callable[[], object]:
     model, _ = _fresh_network(device)
     model.to(memory_format=utils.fast_layout(model, device))
     images, labels = next(iter(loader))
-    autocast = torch.autocast(device.type, torch.bfloat16, enabled=utils.has_fast_bfloat16(device))
 
     def epoch() -> None:
         for _ in range(len(loader)):
-            with autocast:
+            with utils.mixed_precision(device, bfloat16=True):
                 logits = model(images)
             model.zero_grad()
-            utils.loss_function(logits.float(), labels).backward()
+            utils.loss_function(logits, labels).backward()
 
     return epoch
 

@@ -1,10 +1,10 @@
 """One run of a recipe: the same calls, in the same order, as in the notebooks; and the folder that it leaves."""
 
 import copy
+import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 import yaml
@@ -16,7 +16,9 @@ from torchvision.transforms import v2
 import utils
 from lab.evidence import figures
 from lab.evidence.places import expect_folder
-from lab.evidence.records import Extent, Tested, Trained, best_epoch, extent, images_to_train, kept_epoch
+from lab.evidence.records import Tested, Trained, best_epoch, images_to_train, kept_epoch
+from lab.runs import checkpoint
+from lab.runs.checkpoint import load_model
 from lab.runs.config import read_yaml
 from lab.runs.recipes import Recipe
 
@@ -26,8 +28,8 @@ from lab.runs.recipes import Recipe
 
 
 def split(recipe: Recipe, train: utils.Digits, test: utils.Digits) -> tuple[utils.Digits, utils.Digits]:
-    """The images that a recipe trains on, and those that measure each epoch: the last of the training images if it
-    validates, else the test images.
+    """The images that a recipe trains on, and those that measure each epoch: the last of the training images if the recipe
+    validates, otherwise the test images.
     """
     if not recipe.validates:
         return train, test
@@ -36,7 +38,7 @@ def split(recipe: Recipe, train: utils.Digits, test: utils.Digits) -> tuple[util
 
 
 class RandomFlipEach(nn.Module):
-    """Mirror each image of a batch left to right, or not, with this probability."""
+    """Mirror each image of a batch left to right with this probability."""
 
     def __init__(self, probability: float) -> None:
         super().__init__()
@@ -71,7 +73,7 @@ def make_optimizer(recipe: Recipe, model: nn.Module) -> Optimizer:
 
 
 def make_scheduler(recipe: Recipe, optimizer: Optimizer) -> LRScheduler:
-    """The recipe's schedule; all of them set the rate once an epoch, as `fit` does."""
+    """The recipe's schedule; all of them set the rate once per epoch, as `fit` does."""
     if recipe.schedule == "cosine":
         return CosineAnnealingLR(optimizer, T_max=recipe.epochs)
     if recipe.schedule == "one-cycle":
@@ -88,55 +90,64 @@ def make_scheduler(recipe: Recipe, optimizer: Optimizer) -> LRScheduler:
 def run(recipe: Recipe, seed: int, show: bool = True, folder: Path | None = None, name: str = "") -> Trained:
     """Train a recipe from a seed, and test the weights that it keeps.
 
-    Kept are the weights of the best validation epoch where the recipe has validation images (of equally many right
-    answers, the lower loss), and else of the last: the test images choose nothing.
+    With validation images, a run keeps the weights of the best validation epoch (at equal accuracy, of the lower loss).
+    Otherwise it keeps those of the last epoch: the test images choose nothing.
 
-    `folder` gets, epoch by epoch, `model.pt` (the kept weights, under the recipe's `name`), `resume.pt` (where the run
-    goes on if it is interrupted), `config.yaml`, `log.txt` and `history.json`; at the end `curves.png` too.
+    After each epoch, `folder` gets `model.pt` (the kept weights, under the recipe's `name`), `resume.pt` (from which an
+    interrupted run goes on to the same bits), `config.yaml`, `log.txt` and `history.json`; at the end `curves.png` too.
+    SESSION7_SHORT=1 makes the run a short one, to see that it works.
 
     Raises ValueError for a folder that has another run or is a file, OSError for one that cannot be written to, and
     FloatingPointError for a loss that is not finite.
     """
     if folder:
         expect_folder(folder)
-        _refuse_another_run(folder, recipe, seed)
-    device = utils.pick_device()
-    train, test = utils.load_data(device)
+        if (folder / "config.yaml").exists():
+            checkpoint.expect_same_run(folder, read_yaml(folder / "config.yaml"), checkpoint.description(recipe, seed))
+    train, test = utils.load_data(utils.pick_device())
     train, measured = split(recipe, train, test)
+    epochs, plain_epochs = recipe.epochs, recipe.plain_epochs
+    short = bool(os.environ.get("SESSION7_SHORT"))
+    if short:
+        train, measured, epochs, plain_epochs = train[:2_000], measured[:1_000], min(epochs, 2), min(plain_epochs, 1)
     train_loader = utils.Loader(train, recipe.batch_size, make_transform(recipe, training=True), shuffle=True)
     measured_loader = utils.Loader(measured, 1_000, make_transform(recipe))
     utils.seed_everything(seed)
-    model = recipe.make_network().to(device)
+    model = recipe.make_network().to(train.images.device)
     optimizer = make_optimizer(recipe, model)
-    kept = _Kept(recipe, seed, name, model, folder)
+    scheduler = make_scheduler(recipe, optimizer)
+    images = {"dataset": train.dataset, "train_images": len(train), "measured_images": len(measured)}
+    described = checkpoint.description(recipe, seed, model, **images, short=short)
+    keeper = _Keeper(recipe, name, folder, checkpoint.Training(described, model, optimizer, scheduler))
+    history = keeper.resumed()
+    if history and is_out_of_patience(recipe, history):
+        epochs = len(history)
     history = utils.fit(
         model,
         train_loader,
         measured_loader,
         optimizer,
-        make_scheduler(recipe, optimizer),
-        epochs=recipe.epochs,
-        plain_epochs=recipe.plain_epochs,
+        scheduler,
+        epochs=epochs,
+        plain_epochs=plain_epochs,
         bfloat16=recipe.bfloat16,
         seed=seed,
-        checkpoint=folder / "resume.pt" if folder else None,
-        after_epoch=kept.after_epoch,
-        stop=lambda history: is_out_of_patience(recipe, history),
+        history=history,
+        after_epoch=keeper.after_epoch,
         measured_on=measured_on(recipe),
         show=show,
     )
-    kept.restore(history)
+    keeper.restore(history)
     tested = None
     if not recipe.held_out:
-        images = len(test) if recipe.validates else history.test_images
-        tested = evaluate(predict(model, recipe, test[:images]), test[:images].labels)
-    if folder:
-        kept.finish(history, tested)
+        on = test if recipe.validates else measured
+        tested = evaluate(predict(model, recipe, on), on.labels)
+    keeper.finish(history, tested)
     return Trained(history, kept_epoch(recipe, history), tested)
 
 
 def measured_on(recipe: Recipe) -> str:
-    """What the images are called that measure each epoch."""
+    """What to call the images that measure each epoch."""
     return "validation" if recipe.validates else "test"
 
 
@@ -153,7 +164,7 @@ def predict(model: nn.Module, recipe: Recipe, digits: utils.Digits) -> Tensor:
 
 
 def evaluate(logits: Tensor, labels: Tensor) -> Tested:
-    """What logits of shape (N, 10) say to images with these labels."""
+    """The loss and the mistakes of logits of shape (N, 10) on images with these labels."""
     answers = logits.argmax(dim=1)
     wrong = (answers != labels).nonzero().squeeze(1)
     mistakes = torch.stack([wrong, labels[wrong], answers[wrong]], dim=1).tolist()
@@ -165,45 +176,49 @@ def evaluate(logits: Tensor, labels: Tensor) -> Tested:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-class _Kept:
-    """The weights that a run keeps, in memory, and in its folder if it has one."""
+class _Keeper:
+    """Keeps the weights that a run keeps, in memory, and in its folder if it has one with all that belongs there."""
 
-    def __init__(self, recipe: Recipe, seed: int, name: str, model: nn.Module, folder: Path | None) -> None:
-        self.recipe, self.seed, self.name, self.model, self.folder = recipe, seed, name, model, folder
+    def __init__(self, recipe: Recipe, name: str, folder: Path | None, training: checkpoint.Training) -> None:
+        self.recipe, self.name, self.folder, self.training = recipe, name, folder, training
         self.weights: Mapping[str, Tensor] | None = None
 
-    def after_epoch(self, history: utils.History) -> None:
+    def resumed(self) -> utils.History | None:
+        """The history of the folder's run, to go on from; None if there is none."""
+        resumable = self.folder and (self.folder / "resume.pt").exists()
+        return checkpoint.resume(self.folder / "resume.pt", self.training) if resumable else None
+
+    def after_epoch(self, history: utils.History) -> bool:
+        """Keep what this epoch left; return whether the run should end early."""
         if kept_epoch(self.recipe, history) == len(history):
-            self.weights = copy.deepcopy(self.model.state_dict()) if self.recipe.validates else None
-            if self.folder:
-                self._save_model(history, len(history))
+            self.weights = copy.deepcopy(self.training.model.state_dict()) if self.recipe.validates else None
+            self._save("model.pt", history, len(history))
         if self.folder:
-            _write_text(self.folder / "config.yaml", config(self.recipe, self.seed))
+            _write_text(self.folder / "config.yaml", config(self.recipe, history.seed))
             history.save(self.folder / "history.json")
             _write_text(self.folder / "log.txt", log(self.recipe, history))
+        # last: a run that is killed before this line repeats the epoch, and writes all of the above again
+        self._save("resume.pt", history, len(history), resumable=True)
+        return is_out_of_patience(self.recipe, history)
 
-    def _save_model(self, history: utils.History, epoch: int) -> None:
-        content = {
-            "name": self.name,
-            "recipe": asdict(self.recipe),
-            "seed": self.seed,
-            "epoch": epoch,
-            "extent": asdict(extent(history)),
-            "model": self.model.state_dict(),
-        }
-        utils.save_sealed(content, self.folder / "model.pt")
+    def _save(self, file: str, history: utils.History, epoch: int, resumable: bool = False) -> None:
+        if self.folder:
+            path = self.folder / file
+            checkpoint.save(path, self.training, self.recipe, self.name, history, epoch, resumable)
 
     def restore(self, history: utils.History) -> None:
         """Put the kept weights into the model, which has those of the last epoch."""
         if kept_epoch(self.recipe, history) == len(history):
             return
         # a run that was resumed may have found its best epoch before that
-        self.model.load_state_dict(self.weights or load_model(self.folder / "model.pt").model.state_dict())
+        weights = self.weights or load_model(self.folder / "model.pt").model.state_dict()
+        self.training.model.load_state_dict(weights)
 
     def finish(self, history: utils.History, tested: Tested | None) -> None:
-        self._save_model(
-            history, kept_epoch(self.recipe, history)
-        )  # once more: now its extent is that of the whole run
+        """Complete the folder of a run that has ended."""
+        if not self.folder:
+            return
+        self._save("model.pt", history, kept_epoch(self.recipe, history))  # its extent is now that of the whole run
         history.save(self.folder / "history.json")
         _write_text(self.folder / "log.txt", log(self.recipe, history, tested))
         figure = utils.show_curves(history, measured_on(self.recipe))
@@ -213,7 +228,7 @@ class _Kept:
 
 
 def log(recipe: Recipe, history: utils.History, tested: Tested | None = None) -> str:
-    """What happened, as text: a row an epoch, which epoch was kept and why, and what its weights give on the test images."""
+    """What happened, as text: one row per epoch, which epoch was kept and why, and the test result of its weights."""
     kept = kept_epoch(recipe, history)
     lines = [history.table(measured_on(recipe)), ""]
     if recipe.validates:
@@ -239,57 +254,10 @@ def run_folder(name: str, seed: int) -> Path:
 
 
 def config(recipe: Recipe, seed: int) -> str:
-    """All that decides a run, as YAML; `python -m lab train RECIPE --config` reads it again."""
+    """Everything that decides a run, as YAML, which `python -m lab train RECIPE --config` reads."""
     return yaml.safe_dump({"seed": seed} | asdict(recipe), sort_keys=False)
-
-
-def _refuse_another_run(folder: Path, recipe: Recipe, seed: int) -> None:
-    """A run goes on in its own folder only; it may have been asked for more epochs since."""
-    if not (folder / "config.yaml").exists():
-        return
-    there, here = read_yaml(folder / "config.yaml"), {"seed": seed} | asdict(recipe)
-    for field, value in here.items():
-        if field != "epochs" and there.get(field) != value:
-            raise ValueError(
-                f"{folder} has a run with {field} {there.get(field)}, where {value} is asked for: give another --folder"
-            )
 
 
 def _write_text(path: Path, text: str) -> None:
     with utils.whole_or_not_at_all(path) as unfinished:
         unfinished.write_text(text)
-
-
-class Loaded(NamedTuple):
-    """The weights that a run has kept, in their network, and which run it was."""
-
-    model: nn.Module
-    recipe: Recipe
-    name: str
-    seed: int
-    epoch: int
-    extent: Extent | None  # None for a checkpoint from before it was kept
-
-
-def load_model(path: str | Path) -> Loaded:
-    """Read the `model.pt` of a run. Nothing in the file is executed.
-
-    Raises FileNotFoundError for a missing file, and ValueError for one that no run has written, that was altered since,
-    or that has weights that are NaN or infinite.
-    """
-    if not Path(path).is_file():
-        raise FileNotFoundError(
-            f"there is no checkpoint {path}, expected the model.pt of a run of `python -m lab train`"
-        )
-    foreign = f"{path} is not a checkpoint that `python -m lab train` has written, or was altered since, expected a run's model.pt"
-    try:
-        content = utils.load_sealed(path)
-        recipe = Recipe(**content["recipe"])
-        model = recipe.make_network()
-        model.load_state_dict(content["model"])
-        ran = Extent(**content["extent"]) if "extent" in content else None
-        loaded = Loaded(model.to(utils.pick_device()), recipe, content["name"], content["seed"], content["epoch"], ran)
-    except Exception:  # noqa: BLE001 (random bytes make torch.load raise nearly anything)
-        raise ValueError(foreign) from None
-    utils.refuse_infinite(path, content["model"])
-    return loaded
