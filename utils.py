@@ -4,6 +4,7 @@ archives -> uint8 tensors on the device -> loader -> batch -> model -> loss -> o
 """
 
 import contextlib
+import copy
 import ctypes
 import functools
 import gzip
@@ -24,7 +25,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 # How long OpenMP's threads spin before they sleep. It counts only if it is set before PyTorch is loaded.
 os.environ["GOMP_SPINCOUNT"] = os.environ.get("GOMP_SPINCOUNT", "1500")
@@ -396,12 +397,12 @@ class History:
         """One row per epoch. `images` is what the table calls the images of the test loader."""
         loss, percent = f"{images} loss", f"{images} %"
         lines = [f"epoch   rate   train loss   train %   {loss}   {percent}   seconds{sample_note(self.dataset)}"]
-        for i in range(len(self)):
-            lines.append(
-                f"{i + 1:>5} {self.learning_rate[i]:>6.4g} {self.train_loss[i]:>12.4f} {self.train_accuracy[i]:>9.2f} "
-                f"{self.test_loss[i]:>{len(loss) + 2}.4f} {self.test_accuracy[i]:>{len(percent) + 2}.2f} "
-                f"{self.seconds[i]:>9.1f}"
-            )
+        lines += [
+            f"{i + 1:>5} {self.learning_rate[i]:>6.4g} {self.train_loss[i]:>12.4f} {self.train_accuracy[i]:>9.2f} "
+            f"{self.test_loss[i]:>{len(loss) + 2}.4f} {self.test_accuracy[i]:>{len(percent) + 2}.2f} "
+            f"{self.seconds[i]:>9.1f}"
+            for i in range(len(self))
+        ]
         return "\n".join(lines)
 
     def save(self, path: str | Path) -> None:
@@ -450,87 +451,240 @@ def verdict(history: History) -> Verdict:
 # ---------------------------------------------------------------------------------------------------------------------
 
 TRAIN_COLOR, TEST_COLOR, YOUR_COLOR = "tab:orange", "tab:blue", "tab:red"
+WIDTH = 10.8  # inches: at a notebook's 100 pixels per inch, 1,100 pixels with the margins
+MOST_IN_A_ROW = 16  # more channels would be too small to see
 
 
 def show_samples(digits: Digits, count: int = 20) -> Figure:
     """The first images with their labels."""
     titles = [str(int(label)) for label in digits.labels[:count]]
-    return show_images(digits.images[:count], titles, f"Training images{sample_note(digits.dataset)}")
+    return show_images(digits.images[:count], titles, f"Training images and their labels{sample_note(digits.dataset)}")
 
 
 def show_augmented(digits: Digits, transform: Callable[[Tensor], Tensor], index: int = 0, times: int = 20) -> Figure:
-    """One image as the training sees it, so many times; without augmentation they are all the same."""
+    """One image as the training sees it, several times; without augmentation it never changes."""
     image = digits.images[index : index + 1].unsqueeze(1)
     seen = transform(image.expand(times, -1, -1, -1)).squeeze(1)
-    return show_images(
-        seen, [""] * times, f"One {int(digits.labels[index])}, {times} times{sample_note(digits.dataset)}"
-    )
+    change = "always the same" if (seen == seen[0]).all() else "different each time"
+    title = f"One {int(digits.labels[index])} as the training sees it, {times} times: {change}"
+    return show_images(seen, [""] * times, title + sample_note(digits.dataset))
 
 
-def show_curves(history: History, images: str = "test") -> Figure:
-    """Accuracy and loss over the epochs, train against test; dotted lines where the learning rate changes.
+def show_curves(history: History, before: History | None = None, images: str = "test") -> Figure:
+    """Accuracy, loss and learning rate in each epoch; `before`, the run of the previous step, is behind in light colors.
 
-    `images` is what the picture calls the images that were measured on.
+    An accuracy that is too low for the axis is written below it. `images` names the images that were measured on.
     """
-    epochs = range(1, len(history) + 1)
-    figure, (accuracy, loss) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
-    accuracy.plot(epochs, history.train_accuracy, ".-", color=TRAIN_COLOR, label="train, as the batches came by")
-    accuracy.plot(epochs, history.test_accuracy, ".-", color=TEST_COLOR, label=images)
+    title = f"Is {images} accuracy still rising, and does training pull away from it?{sample_note(history.dataset)}"
+    figure, ((accuracy, loss, rate),) = _panels(title, 1, 3, 4.3, axis="on", width_ratios=(6, 4, 2))
+    runs = [(history, 1.0, "")] + ([(before, 0.4, f"step before ({before.dataset}), ")] if before else [])
+    percents = [percent for run, *_ in runs for percent in run.train_accuracy + run.test_accuracy]
+    lowest = math.floor(2 * np.quantile(percents or [99.0], 0.05) - 0.1) / 2
+    lines = 0  # of what is written below the axis
+    for run, alpha, whose in runs:
+        epochs = range(1, len(run) + 1)
+        train = run.train_accuracy, run.train_loss, TRAIN_COLOR, "train, while it learns"
+        for percents, losses, color, name in (train, (run.test_accuracy, run.test_loss, TEST_COLOR, images)):
+            look: dict[str, Any] = {"color": color, "alpha": alpha, "zorder": 2 + alpha}
+            accuracy.plot(epochs, percents, ".-", label=whose + name, **look)
+            loss.plot(epochs, losses, ".-", **look)
+            below = [(epoch, percent) for epoch, percent in zip(epochs, percents) if percent < lowest]
+            text: dict[str, Any] = {"ha": "center", "fontsize": 7, "color": color, "alpha": (1 + alpha) / 2}
+            for epoch, percent in below:
+                place = 0, -9 - 8 * lines
+                accuracy.annotate(f"↓{percent:.1f}", (epoch, lowest), place, textcoords="offset points", **text)
+            lines += bool(below)
+        rate.plot(epochs, run.learning_rate, ".-", color="black", alpha=alpha, drawstyle="steps-mid")
     if history.dataset == "MNIST":
-        accuracy.axhline(TARGET_PERCENT, color="gray", linestyle="--", linewidth=1, label=f"{TARGET_PERCENT:.1f} %")
-        accuracy.set_ylim(97.5, 100)
-    accuracy.set(title=f"Accuracy{sample_note(history.dataset)}", xlabel="epoch", ylabel="percent")
-    loss.plot(epochs, history.train_loss, ".-", color=TRAIN_COLOR, label="train, as the batches came by")
-    loss.plot(epochs, history.test_loss, ".-", color=TEST_COLOR, label=images)
-    loss.set(title=f"Loss{sample_note(history.dataset)}", xlabel="epoch", ylabel="cross-entropy", yscale="log")
-    rates = history.learning_rate
-    for axes in (accuracy, loss):
-        for epoch, (before, rate) in enumerate(itertools.pairwise(rates), start=2):
-            if rate != before:
-                axes.axvline(epoch - 0.5, color="gray", linestyle=":", linewidth=1)
-                axes.annotate(
-                    f" rate {rate:.2g}",
-                    (epoch - 0.5, 0.02),
-                    xycoords=("data", "axes fraction"),
-                    fontsize=8,
-                    color="gray",
-                )
+        accuracy.axhline(TARGET_PERCENT, color="gray", linestyle="--", linewidth=1, label=f"target: {TARGET_PERCENT} %")
+    accuracy.set_ylim(lowest, 100 + (100 - lowest) / 50)
+    accuracy.tick_params("x", pad=4 + 8 * lines)
+    for axes in (loss, rate):
+        axes.set_yscale("log", subs=(2, 5))
+        axes.yaxis.set(major_formatter="{x:g}", minor_formatter="{x:g}")
+    for axes, name in ((accuracy, "accuracy in percent"), (loss, "loss (cross-entropy)"), (rate, "learning rate")):
+        axes.set(title=name, xlabel="epoch")
         axes.xaxis.get_major_locator().set_params(integer=True)
-    figure.legend(handles=accuracy.get_legend_handles_labels()[0], loc="outside lower center", ncols=3, fontsize=8)
-    plt.close(figure)
+    figure.legend(handles=accuracy.get_legend_handles_labels()[0], loc="outside lower center", ncols=5, fontsize=8)
     return figure
 
 
 @torch.no_grad()
 def show_mistakes(model: nn.Module, digits: Digits, count: int = 20) -> Figure:
-    """The test images that the network gets wrong, the surest of its mistakes first, with what it thought."""
+    """The test images that the network gets wrong, each with its answer; the surest mistakes come first."""
     model.eval()
     loader = Loader(digits, 1_000, make_transform())
     chances = torch.cat([model(images).softmax(dim=1) for images, _ in loader])
-    sure, thought = chances.max(dim=1)
-    wrong = (thought != digits.labels).nonzero().squeeze(1)
+    sure, answer = chances.max(dim=1)
+    wrong = (answer != digits.labels).nonzero().squeeze(1)
     wrong = wrong[sure[wrong].argsort(descending=True)]
-    shown = wrong[:count]
-    titles = [f"{digits.labels[i]}, said {thought[i]}\n{100 * sure[i]:.0f} % sure" for i in shown]
+    titles = [f"{digits.labels[i]}, said {answer[i]}\n{100 * sure[i]:.0f} % sure" for i in wrong[:count]]
     title = f"{len(wrong)} of {len(digits):,} test images are wrong, the surest first{sample_note(digits.dataset)}"
-    return show_images(digits.images[shown], titles, title)
+    return show_images(digits.images[wrong[:count]], titles, title)
+
+
+def show_receptive_fields(table: Sequence[Any], image: Tensor) -> Figure:
+    """What one output sees of an image, uint8 (28, 28), after each layer of the layer table that makes it see more."""
+    names = {row.receptive_field: row.name for row in reversed(table) if row.receptive_field > 1}
+    if not names:
+        raise ValueError("every layer of the table sees a single pixel, expected a convolution or pooling")
+    fields, side = sorted(names), image.shape[-1]
+    titles = [f"{names[field]}\n{field} x {field}" + ",\nmore than all" * (field > side) for field in fields]
+    title = f"What one output sees: {fields[0]} pixels wide at first, {fields[-1]} in the end"
+    figure = show_images((50 + image // 4).expand(len(fields), -1, -1), titles, title, min(len(fields), 10))
+    for axes, width in zip(figure.axes, fields):
+        size = min(width, side)
+        start = (side - size) // 2
+        seen = slice(start, start + size)
+        pixels = axes.images[0].get_array()
+        pixels[seen, seen] = image[seen, seen].cpu().numpy()
+        axes.images[0].set(data=pixels, clim=(0, 255))
+        look: dict[str, Any] = {"fill": False, "color": YOUR_COLOR, "linewidth": 2, "clip_on": False}
+        axes.add_patch(plt.Rectangle((start - 0.5, start - 0.5), size, size, **look))
+    return figure
+
+
+def show_parameters(table: Sequence[Any], budget: int = 8_000) -> Figure:
+    """A bar for each layer of the layer table that has parameters, and their sum against the budget."""
+    rows = [row for row in table if row.parameters]
+    if not rows:
+        raise ValueError("no layer of the table has parameters, expected at least one")
+    sizes = [row.parameters for row in rows]
+    total, most = sum(sizes), max(sizes)
+    where = "within" if total <= budget else "OVER"
+    title = (
+        f"{total:,} parameters, {where} the budget of {budget:,}: {100 * most / total:.0f} % are in the largest layer"
+    )
+    figure, ((axes,),) = _panels(title, 1, 1, 0.25 * len(rows) + 1.5, axis="on")
+    starts = itertools.accumulate(sizes[:-1], initial=0)  # each bar begins where the one above it ends
+    colors = [TEST_COLOR if size == most else "lightsteelblue" for size in sizes]
+    axes.axvline(budget, color=YOUR_COLOR if total > budget else "gray", linestyle="--", zorder=0)
+    bars = axes.barh(range(len(rows) + 1), [*sizes, total], left=[*starts, 0], color=[*colors, "lightgray"])
+    axes.bar_label(bars, fmt="{:,.0f}", padding=3, fontsize=9, bbox={"color": "white", "pad": 1})
+    names = [f"{row.name}, {' x '.join(map(str, row.output_shape))}" for row in rows]
+    axes.set_yticks(range(len(rows) + 1), [*names, "all layers"], fontsize=9)
+    axes.set(xlim=(0, 1.1 * max(total, budget)), xlabel="parameters; dashed: the budget")
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    axes.invert_yaxis()
+    return figure
+
+
+def show_activations(networks: Mapping[str, nn.Module], images: Tensor) -> Figure:
+    """Mean, standard deviation and histogram of the outputs of each convolution, after its batch norm if it has one.
+
+    `images` is one batch: uint8 (N, 28, 28), or what a loader yields. Batch norm uses the batch's own statistics, as in
+    training; dropout is off. The networks stay as they are. Raises ValueError for a network without convolutions.
+    """
+    title = f"Do the convolutions' outputs keep their spread from layer to layer? One batch of {len(images):,} images"
+    outputs = {name: _convolved(network, images) for name, network in networks.items()}
+    figure, grid = _panels(title, 1, len(networks), 4, axis="on", sharey=True)
+    for axes, (name, convolved), color in zip(grid.flat, outputs.items(), itertools.cycle((TEST_COLOR, TRAIN_COLOR))):
+        deviations = [values.std().item() for values in convolved]
+        for place, (values, deviation) in enumerate(zip(convolved, deviations), start=1):
+            mean = values.mean().item()
+            counts, edges = np.histogram(values.numpy(), bins=60, range=(mean - 3 * deviation, mean + 3 * deviation))
+            wide = 0.4 * counts / counts.max()
+            axes.fill_betweenx(edges[:-1], place - wide, place + wide, color=color, alpha=0.3, linewidth=0)
+            axes.errorbar(place, mean, deviation, fmt="o", color=color, capsize=5)
+        axes.set_title(f"{name}: standard deviations {min(deviations):.2f} to {max(deviations):.2f}")
+        axes.set(xlabel="convolution", xticks=range(1, len(convolved) + 1))
+    grid[0, 0].set_ylabel("mean, standard deviation, histogram")
+    return figure
+
+
+def show_filters(model: nn.Module, image: Tensor) -> Figure:
+    """The filters of the first convolution, and below each the map that it makes of an image, uint8 (28, 28)."""
+    convolution, maps = _layer_outputs(model, image, nn.Conv2d)[0]
+    filters = convolution.weight.detach().sum(dim=1).numpy()  # over input channels: all of them hold the one gray image
+    count = min(len(filters), MOST_IN_A_ROW)
+    title = f"{count} of {len(filters)} filters of the first convolution, and below each where its pattern is found (bright)"
+    size = min(WIDTH / (count + 1), 1.4)
+    figure, grid = _panels(title, 2, count + 1, 2 * size + 0.6)
+    grid[0, 0].text(0.5, 0.5, "red adds,\nblue subtracts", ha="center", va="center", fontsize=8)
+    grid[1, 0].imshow(image.cpu().numpy(), cmap="gray")
+    for i, (top, bottom) in enumerate(grid[:, 1:].T):
+        top.imshow(filters[i], cmap="RdBu_r", vmin=-abs(filters).max(), vmax=abs(filters).max())
+        bottom.imshow(maps[0, i].numpy(), cmap="gray", vmin=maps.min(), vmax=maps.max())
+    return figure
+
+
+def show_dropout(model: nn.Module, image: Tensor, times: int = 4) -> Figure:
+    """The maps of an image, uint8 (28, 28), behind the first Dropout2d: one row per draw, hidden maps crossed out."""
+    dropout, maps = _layer_outputs(model, image, nn.Dropout2d)[0]  # in evaluation mode: nothing is hidden yet
+    with torch.random.fork_rng(devices=[]):
+        kept = F.dropout2d(torch.ones(times, maps.shape[1], 1, 1), dropout.p).flatten(1)[:, :MOST_IN_A_ROW] > 0
+    hidden = int((~kept).sum())
+    title = (
+        f"Dropout with p = {dropout.p:g}, one draw per row: {hidden} of {kept.numel()} maps are hidden (crossed out)"
+    )
+    figure, grid = _panels(title, *kept.shape, min(WIDTH / kept.shape[1], 1.0) * times + 0.4)
+    for (draw, channel), axes in np.ndenumerate(grid):
+        seen = kept[draw, channel]
+        axes.imshow((maps[0, channel] * seen).numpy(), cmap="gray", vmin=0, vmax=maps.max())
+        if not seen:
+            axes.plot([0, 1, 0.5, 0, 1], [0, 1, 0.5, 1, 0], color=YOUR_COLOR, linewidth=2, transform=axes.transAxes)
+    return figure
 
 
 def show_images(images: Tensor, titles: Sequence[str], title: str, columns: int = 10) -> Figure:
-    """Images of shape (N, 28, 28) in rows of so many, each below its own title."""
+    """Images of shape (N, 28, 28) in rows of `columns`, each below its own title."""
     rows = max(1, math.ceil(len(images) / columns))
     height = 1.45 if any("\n" in text for text in titles) else 1.2
-    figure, grid = plt.subplots(
-        rows, columns, figsize=(1.1 * columns, height * rows + 0.4), layout="constrained", squeeze=False
-    )
-    figure.suptitle(title)
-    for axes in grid.flat:
-        axes.axis("off")
+    figure, grid = _panels(title, rows, columns, height * rows + 0.4, width=WIDTH * columns / 10)
     for axes, image, text in zip(grid.flat, images.cpu(), titles):
         axes.imshow(image.numpy(), cmap="gray_r")
         axes.set_title(text, fontsize=9)
-    plt.close(figure)  # the notebook shows what the cell returns; left open, it would show it twice
     return figure
+
+
+def _panels(
+    title: str, rows: int, columns: int, height: float, width: float = WIDTH, axis: str = "off", **layout: Any
+) -> tuple[Figure, np.ndarray]:
+    """A figure with a title, and its panels; closed, since a notebook would show an open one twice."""
+    figure, grid = plt.subplots(rows, columns, figsize=(width, height), squeeze=False, layout="constrained", **layout)
+    plt.close(figure)
+    figure.suptitle(title)
+    for axes in grid.flat:
+        axes.axis(axis)
+    return figure, grid
+
+
+def _convolved(model: nn.Module, images: Tensor) -> list[Tensor]:
+    """The outputs of each convolution, after its batch norm if it has one; a separable convolution is one."""
+    convolved: list[Tensor] = []
+    groups = 1
+    for layer, output in _layer_outputs(model, images, nn.Conv2d, nn.BatchNorm2d):
+        if isinstance(layer, nn.Conv2d) and groups == 1:
+            convolved.append(output)
+        elif convolved:
+            convolved[-1] = output
+        groups = getattr(layer, "groups", 1)
+    has_linear = any(isinstance(layer, nn.Linear) for layer in model.modules())
+    return convolved if has_linear else convolved[:-1] or convolved  # without one, the last makes the logits
+
+
+@torch.no_grad()
+def _layer_outputs(model: nn.Module, images: Tensor, *kinds: type[nn.Module]) -> list[tuple[nn.Module, Tensor]]:
+    """The layers of these kinds, in the order in which they are called, each with the maps that it makes.
+
+    A copy on the processor does the work, in evaluation mode (but for the batch norm that is asked for): model and
+    random generators stay as they are. Raises ValueError for a network without the first of the kinds.
+    """
+    if images.shape[-2:] != (IMAGE_SIZE, IMAGE_SIZE):
+        raise ValueError(f"images have shape {tuple(images.shape)}, expected {IMAGE_SIZE} x {IMAGE_SIZE} pixels")
+    if images.dtype == torch.uint8:
+        images = make_transform()(images.reshape(-1, 1, IMAGE_SIZE, IMAGE_SIZE))
+    outputs: list[tuple[nn.Module, Tensor]] = []
+    twin = copy.deepcopy(model).cpu().eval()
+    for layer in twin.modules():
+        if isinstance(layer, kinds):
+            layer.train(isinstance(layer, nn.BatchNorm2d))
+            layer.register_forward_hook(lambda layer, _, output: outputs.append((layer, output.clone())))
+    with torch.random.fork_rng(devices=[]):  # the network's own code may draw random numbers
+        twin(images.cpu())
+    if not any(isinstance(layer, kinds[0]) for layer, _ in outputs):
+        raise ValueError(f"{type(model).__name__} has no {kinds[0].__name__} layer, expected at least one")
+    return outputs
 
 
 # ---------------------------------------------------------------------------------------------------------------------

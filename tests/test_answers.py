@@ -68,7 +68,7 @@ def run(code, names):
     """What a cell prints."""
     shown = io.StringIO()
     with contextlib.redirect_stdout(shown):
-        exec(code, names)  # noqa: S102 (as a kernel does)
+        exec(code, names)
     return shown.getvalue()
 
 

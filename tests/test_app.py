@@ -610,4 +610,4 @@ def test_the_image_copies_the_app_and_has_no_pytorch():
     assert "torch" not in (REPOSITORY / "app/requirements.txt").read_text().split("# ", 1)[1].split("\n", 1)[1]
     services = yaml.safe_load((REPOSITORY / "app/compose.yaml").read_text())["services"]
     assert services["app"]["read_only"] and services["app"]["volumes"] == ["spool:/data"]
-    assert {name for name in services["app"]["environment"]} == {"DB_HOST", "DB_NAME", "DB_USER", "DB_PASSWORD"}
+    assert set(services["app"]["environment"]) == {"DB_HOST", "DB_NAME", "DB_USER", "DB_PASSWORD"}

@@ -132,7 +132,10 @@ def test_the_bars_move_while_drawing(open_page):
     """The mouse button stays down: a vertical bar is a 1, and a bar on top turns it into a 7."""
     page = open_page()
     box = page.locator("#paper").bounding_box()
-    at = lambda x, y: (box["x"] + x * box["width"] / 100, box["y"] + y * box["height"] / 100)
+
+    def at(x, y):
+        return box["x"] + x * box["width"] / 100, box["y"] + y * box["height"] / 100
+
     page.mouse.move(*at(45, 85))
     page.mouse.down()
     page.mouse.move(*at(62, 20), steps=8)

@@ -199,6 +199,7 @@ class Extent:
 
 
 def extent(history: utils.History) -> Extent:
+    """The extent of a run, from its history."""
     return Extent(history.dataset, history.train_images, history.test_images, len(history))
 
 
@@ -246,6 +247,7 @@ class Trained(NamedTuple):
 
 
 def record_path(recipe: Any, seed: int, folder: Path = RECORDS) -> Path:
+    """Where the record of a run is kept, named after the recipe's hash and the seed."""
     return folder / f"{recipe.hash}.seed{seed}.json"
 
 

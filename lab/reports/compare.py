@@ -77,6 +77,7 @@ def recorded(folder: Path = RECORDS) -> dict[str, Runs]:
 
 
 def of_systems(recorded: records.Runs) -> dict[str, Runs]:
+    """The runs of all systems among the recorded ones; no runs for a system that is not recorded."""
     return {name: Runs(recorded.get(peer.recipe.hash)) for name, peer in PEERS.items()}
 
 
@@ -101,6 +102,7 @@ def mistakes(runs: Mapping[str, Runs]) -> dict[str, Tested]:
 
 
 def rows(runs: Mapping[str, Runs]) -> list[Row]:
+    """One row of the comparison per system."""
     return [_row(name, PEERS[name], one) for name, one in runs.items()]
 
 

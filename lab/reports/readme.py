@@ -52,7 +52,7 @@ def gather(recorded: records.Runs | None = None) -> Evidence:
 
     Raises ModuleNotFoundError without onnxruntime, which reads the app's network.
     """
-    from app.network import Network  # the lesson's own requirements do not include onnxruntime
+    from app.network import Network  # noqa: PLC0415 (the lesson's own requirements do not include onnxruntime)
 
     bench, bench_app, drawings = (
         json.loads((RESULTS / f"{name}.json").read_text()) for name in ("bench", "bench_app", "drawings")
@@ -327,12 +327,12 @@ def _frontier(evidence: Evidence) -> str:
         f"**How small?** {smallest.parameters:,} parameters meet the verdict for all {smallest.seeds} seeds. Their last",
         f"five epochs are at {smallest.mean:.2f} % on average and at {smallest.worst:.2f} % in the worst case.",
     ]
-    for size in sizes:
-        if size.parameters > smallest.parameters and size.consistent < size.seeds:
-            sentences.append(
-                f"A larger network with {size.parameters:,} meets it for {size.consistent} of {size.seeds}: so few seeds"
-                " do not rank neighbouring sizes."
-            )
+    sentences += [
+        f"A larger network with {size.parameters:,} meets it for {size.consistent} of {size.seeds}: so few seeds"
+        " do not rank neighbouring sizes."
+        for size in sizes
+        if size.parameters > smallest.parameters and size.consistent < size.seeds
+    ]
     return _paragraph(*sentences)
 
 

@@ -152,6 +152,7 @@ def measured_on(recipe: Recipe) -> str:
 
 
 def is_out_of_patience(recipe: Recipe, history: utils.History) -> bool:
+    """Whether the last `patience` epochs brought no better one, so that the run stops early."""
     return recipe.patience > 0 and len(history) - best_epoch(history) >= recipe.patience
 
 
@@ -221,7 +222,7 @@ class _Keeper:
         self._save("model.pt", history, kept_epoch(self.recipe, history))  # its extent is now that of the whole run
         history.save(self.folder / "history.json")
         _write_text(self.folder / "log.txt", log(self.recipe, history, tested))
-        figure = utils.show_curves(history, measured_on(self.recipe))
+        figure = utils.show_curves(history, images=measured_on(self.recipe))
         accuracy = figure.axes[0]
         accuracy.set_ylim(bottom=min(accuracy.get_ylim()[0], *history.test_accuracy))  # a network may begin low
         figures.save(figure, self.folder / "curves.png", shown=history.test_correct)
