@@ -8,6 +8,7 @@ import copy
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 IMAGE_SIZE = 28
 CLASSES = 10
 
+CONTAINERS = (nn.Sequential, nn.DataParallel)  # modules of PyTorch's that only run others
 # functions that hand values to Python, where nothing can follow them
 READS_VALUES = {"bool", "int", "float", "index", "item", "tolist", "numpy", "array", "equal", "allclose"}
 
@@ -285,14 +287,24 @@ def layer_table(model: nn.Module, input_shape: tuple[int, ...] = (1, IMAGE_SIZE,
         raise ValueError(
             f"the network does not take images of shape {tuple(input_shape)}: expected (channels, side, side)"
         )
-    with torch.random.fork_rng(devices=[]), torch.no_grad():  # a functional dropout may draw numbers
-        try:
-            model = copy.deepcopy(model).cpu().double().eval()  # float32 may use Winograd, which mixes windows
+    try:
+        # in float64, since convolutions in float32 may take Winograd's way, which mixes neighbouring windows
+        model = copy.deepcopy(model).cpu().double().eval()
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"the network cannot be copied: {_first_line(error)}") from None
+    try:
+        with torch.random.fork_rng(devices=[]), torch.no_grad():  # a functional dropout may draw numbers
             return _Follower(model, input_shape).follow()
-        except _Untraceable:
-            raise
-        except (RuntimeError, ValueError, TypeError, IndexError) as error:
-            raise ValueError(f"the network does not take images of shape {tuple(input_shape)}: {error}") from None
+    except _Untraceable:
+        raise
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        raise ValueError(
+            f"the network does not take float64 images of shape {tuple(input_shape)}: {_first_line(error)}"
+        ) from None
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]
 
 
 class _Untraceable(ValueError):
@@ -330,7 +342,7 @@ class _Follower(TorchFunctionMode):
 
     def follow(self) -> LayerTable:
         for module in self.model.modules():
-            if type(module).__module__.startswith("torch.nn.") and not isinstance(module, nn.Sequential):
+            if type(module).__module__.startswith("torch.nn.") and not isinstance(module, CONTAINERS):
                 module.register_forward_pre_hook(self._enter)
                 module.register_forward_hook(self._leave)
         with self:
@@ -352,7 +364,7 @@ class _Follower(TorchFunctionMode):
         kwargs = kwargs or {}
         output = func(*args, **kwargs)
         if not self.measuring:
-            name = func.__name__.strip("_")
+            name = getattr(func, "__name__", "function").strip("_")
             inputs = list(_tensors([args, kwargs]))
             self._count(inputs)
             if any(tensor in self.places for tensor in inputs):
@@ -426,7 +438,7 @@ def _tensors(nested: object) -> Iterator[Tensor]:
 def _window(name: str, args: Sequence[object], kwargs: Mapping[str, object], side: int) -> tuple[int, int] | None:
     """Kernel and stride of a function that reads maps of this side; None if it looks at one position at a time."""
 
-    def argument(position: int, key: str) -> object:
+    def argument(position: int, key: str) -> Any:
         return args[position] if position < len(args) else kwargs.get(key)
 
     match name:

@@ -444,6 +444,13 @@ def network_of(forward, *layers: nn.Module) -> nn.Module:
     return Written()
 
 
+def with_a_computed_weight() -> nn.Module:
+    """What PyTorch refuses to copy."""
+    convolution = nn.Conv2d(1, 2, 3)
+    convolution.doubled = convolution.weight * 2
+    return convolution
+
+
 @pytest.mark.parametrize(
     "forward, layers, complaint",
     [
@@ -458,6 +465,8 @@ def network_of(forward, *layers: nn.Module) -> nn.Module:
         (lambda x: F.interpolate(x, scale_factor=2), (), "interpolate enlarges the maps from 28 to 56"),
         (lambda x, up: up(x), (nn.ConvTranspose2d(1, 1, 3, 2),), "conv_transpose2d enlarges the maps from 28 to 57"),
         (lambda x: x.mean(0), (), r"mean does not keep the images of a batch apart: its output is \(1, 28, 28\)"),
+        (lambda x: F.conv2d(x, torch.ones(1, 1, 3, 3)), (), "does not take float64 images of shape .* Double"),
+        (lambda x, conv: conv(x), (with_a_computed_weight(),), "the network cannot be copied: Only Tensors created"),
         (lambda x: x.nan_to_num(), (), "nan_to_num hides on which pixels its output depends"),
         (lambda x: (x - 2).log(), (), "log is not a number on an ordinary image"),
         (lambda x: torch.ones(2), (), "the output of the network cannot be traced back to the image"),
@@ -468,6 +477,12 @@ def test_a_table_that_cannot_be_computed_is_refused(forward, layers, complaint):
     with pytest.raises(ValueError, match=complaint) as error:
         layer_table(network_of(forward, *layers))
     assert "\n" not in str(error.value)
+
+
+def test_a_layer_behind_a_parametrization_or_a_wrapper_is_a_layer():
+    normed = nn.utils.parametrizations.weight_norm(nn.Conv2d(1, 2, 3))
+    rows = layer_table(nn.DataParallel(nn.Sequential(normed, nn.Flatten())))
+    assert [(row.kernel, row.receptive_field, row.parameters) for row in rows] == [(3, 3, 22), (None, 3, 0)]
 
 
 def test_unused_comparisons_and_shapes_do_no_harm():
