@@ -453,16 +453,18 @@ def _window(name: str, args: Sequence[object], kwargs: Mapping[str, object], sid
             if side % outputs:
                 raise _Untraceable(f"{name} makes {outputs} unequal parts of {side} pixels, expected equal ones")
             return side // outputs, side // outputs if outputs > 1 else 1
+        case "pad" if argument(2, "mode") == "circular":
+            raise _Untraceable("pad continues the image at its opposite border, where a receptive field is no square")
         case "linear" if argument(0, "input").dim() == 2 and side > 1:
             return side, 1  # it reads all positions of the map that was flattened before it
     return None
 
 
 def _square(name: str, lengths: int | Sequence[int]) -> int:
-    sides = {lengths} if isinstance(lengths, int) else set(lengths)
-    if len(sides) > 1:
-        raise _Untraceable(f"{name} reads {' x '.join(map(str, lengths))} pixels, expected a square")
-    return sides.pop()
+    sides = [lengths] if isinstance(lengths, int) else list(lengths)
+    if len(set(sides)) > 1:
+        raise _Untraceable(f"{name} reads or strides over {' x '.join(map(str, sides))} pixels, expected a square")
+    return sides[0]
 
 
 def _probes(input_shape: tuple[int, ...]) -> Tensor:
