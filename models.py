@@ -18,10 +18,6 @@ from torch.utils.weak import WeakTensorKeyDictionary
 IMAGE_SIZE = 28
 CLASSES = 10
 
-CONTAINERS = (nn.Sequential, nn.DataParallel)  # modules of PyTorch's that only run others
-# functions that hand values to Python, where nothing can follow them
-READS_VALUES = {"bool", "int", "float", "index", "item", "tolist", "numpy", "array", "equal", "allclose"}
-
 
 class Network(nn.Module):
     """3x3 convolutions without padding, one 2x2 max-pooling, and a readout of ten logits.
@@ -65,7 +61,7 @@ class Network(nn.Module):
         width, side, field = 1, IMAGE_SIZE, 1
         for width_out in [*channels, capacity] if capacity else channels:
             field += 2  # as long as nothing is pooled: one pixel on each side
-            block = Block()
+            block = nn.Sequential()
             if separable and field > pool_at:
                 block.extend(separable_convolution(width, width_out, bias=not batch_norm))
             else:
@@ -85,7 +81,7 @@ class Network(nn.Module):
             raise ValueError(
                 f"{len(self.features)} convolutions with pooling at {pool_at} leave no map to read out: use fewer"
             )
-        self.readout = Block()
+        self.readout = nn.Sequential()
         if not gap:
             self.readout.append(nn.Conv2d(width, CLASSES, side))
         elif fully_connected:
@@ -98,6 +94,11 @@ class Network(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         return self.readout(self.features(images))
+
+    def __repr__(self) -> str:
+        """One line per block: `conv 3x3 1 -> 8, batch norm, ReLU`."""
+        blocks = [", ".join(_in_words(layer) for layer in block) for block in (*self.features, self.readout)]
+        return "\n".join([f"{type(self).__name__}(", *(f"  {block}" for block in blocks), ")"])
 
 
 class Model_1(Network):
@@ -178,13 +179,6 @@ class Model_2(Network):
         )
 
 
-class Block(nn.Sequential):
-    """Layers in a row that print as one line: `conv 3x3 1 -> 8, batch norm, ReLU`."""
-
-    def __repr__(self) -> str:
-        return ", ".join(_in_words(layer) for layer in self)
-
-
 def _in_words(layer: nn.Module) -> str:
     match layer:
         case nn.Conv2d(groups=1):
@@ -230,6 +224,10 @@ def count_parameters(model: nn.Module) -> int:
 # ---------------------------------------------------------------------------------------------------------------------
 # Layer table
 # ---------------------------------------------------------------------------------------------------------------------
+
+CONTAINERS = (nn.Sequential, nn.DataParallel)  # modules of PyTorch's that only run others
+# functions that hand values to Python, where nothing can follow them
+READS_VALUES = {"bool", "int", "float", "index", "item", "tolist", "numpy", "array", "equal", "allclose"}
 
 
 @dataclass(frozen=True)
