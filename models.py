@@ -8,6 +8,7 @@ import copy
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,9 +17,6 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 IMAGE_SIZE = 28
 CLASSES = 10
-
-# functions that hand values to Python, where nothing can follow them
-READS_VALUES = {"bool", "int", "float", "index", "item", "tolist", "numpy", "array", "equal", "allclose"}
 
 
 class Network(nn.Module):
@@ -63,7 +61,7 @@ class Network(nn.Module):
         width, side, field = 1, IMAGE_SIZE, 1
         for width_out in [*channels, capacity] if capacity else channels:
             field += 2  # as long as nothing is pooled: one pixel on each side
-            block = Block()
+            block = nn.Sequential()
             if separable and field > pool_at:
                 block.extend(separable_convolution(width, width_out, bias=not batch_norm))
             else:
@@ -83,7 +81,7 @@ class Network(nn.Module):
             raise ValueError(
                 f"{len(self.features)} convolutions with pooling at {pool_at} leave no map to read out: use fewer"
             )
-        self.readout = Block()
+        self.readout = nn.Sequential()
         if not gap:
             self.readout.append(nn.Conv2d(width, CLASSES, side))
         elif fully_connected:
@@ -96,6 +94,11 @@ class Network(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         return self.readout(self.features(images))
+
+    def __repr__(self) -> str:
+        """One line per block: `conv 3x3 1 -> 8, batch norm, ReLU`."""
+        blocks = [", ".join(_in_words(layer) for layer in block) for block in (*self.features, self.readout)]
+        return "\n".join([f"{type(self).__name__}(", *(f"  {block}" for block in blocks), ")"])
 
 
 class Model_1(Network):
@@ -176,13 +179,6 @@ class Model_2(Network):
         )
 
 
-class Block(nn.Sequential):
-    """Layers in a row that print as one line: `conv 3x3 1 -> 8, batch norm, ReLU`."""
-
-    def __repr__(self) -> str:
-        return ", ".join(_in_words(layer) for layer in self)
-
-
 def _in_words(layer: nn.Module) -> str:
     match layer:
         case nn.Conv2d(groups=1):
@@ -228,6 +224,10 @@ def count_parameters(model: nn.Module) -> int:
 # ---------------------------------------------------------------------------------------------------------------------
 # Layer table
 # ---------------------------------------------------------------------------------------------------------------------
+
+CONTAINERS = (nn.Sequential, nn.DataParallel)  # modules of PyTorch's that only run others
+# functions that hand values to Python, where nothing can follow them
+READS_VALUES = {"bool", "int", "float", "index", "item", "tolist", "numpy", "array", "equal", "allclose"}
 
 
 @dataclass(frozen=True)
@@ -285,14 +285,24 @@ def layer_table(model: nn.Module, input_shape: tuple[int, ...] = (1, IMAGE_SIZE,
         raise ValueError(
             f"the network does not take images of shape {tuple(input_shape)}: expected (channels, side, side)"
         )
-    with torch.random.fork_rng(devices=[]), torch.no_grad():  # a functional dropout may draw numbers
-        try:
-            model = copy.deepcopy(model).cpu().double().eval()  # float32 may use Winograd, which mixes windows
+    try:
+        # in float64, since convolutions in float32 may take Winograd's way, which mixes neighbouring windows
+        model = copy.deepcopy(model).cpu().double().eval()
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"the network cannot be copied: {_first_line(error)}") from None
+    try:
+        with torch.random.fork_rng(devices=[]), torch.no_grad():  # a functional dropout may draw numbers
             return _Follower(model, input_shape).follow()
-        except _Untraceable:
-            raise
-        except (RuntimeError, ValueError, TypeError, IndexError) as error:
-            raise ValueError(f"the network does not take images of shape {tuple(input_shape)}: {error}") from None
+    except _Untraceable:
+        raise
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        raise ValueError(
+            f"the network does not take float64 images of shape {tuple(input_shape)}: {_first_line(error)}"
+        ) from None
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]
 
 
 class _Untraceable(ValueError):
@@ -330,7 +340,7 @@ class _Follower(TorchFunctionMode):
 
     def follow(self) -> LayerTable:
         for module in self.model.modules():
-            if type(module).__module__.startswith("torch.nn.") and not isinstance(module, nn.Sequential):
+            if type(module).__module__.startswith("torch.nn.") and not isinstance(module, CONTAINERS):
                 module.register_forward_pre_hook(self._enter)
                 module.register_forward_hook(self._leave)
         with self:
@@ -352,7 +362,7 @@ class _Follower(TorchFunctionMode):
         kwargs = kwargs or {}
         output = func(*args, **kwargs)
         if not self.measuring:
-            name = func.__name__.strip("_")
+            name = getattr(func, "__name__", "function").strip("_")
             inputs = list(_tensors([args, kwargs]))
             self._count(inputs)
             if any(tensor in self.places for tensor in inputs):
@@ -426,7 +436,7 @@ def _tensors(nested: object) -> Iterator[Tensor]:
 def _window(name: str, args: Sequence[object], kwargs: Mapping[str, object], side: int) -> tuple[int, int] | None:
     """Kernel and stride of a function that reads maps of this side; None if it looks at one position at a time."""
 
-    def argument(position: int, key: str) -> object:
+    def argument(position: int, key: str) -> Any:
         return args[position] if position < len(args) else kwargs.get(key)
 
     match name:
@@ -441,16 +451,18 @@ def _window(name: str, args: Sequence[object], kwargs: Mapping[str, object], sid
             if side % outputs:
                 raise _Untraceable(f"{name} makes {outputs} unequal parts of {side} pixels, expected equal ones")
             return side // outputs, side // outputs if outputs > 1 else 1
+        case "pad" if argument(2, "mode") == "circular":
+            raise _Untraceable("pad continues the image at its opposite border, where a receptive field is no square")
         case "linear" if argument(0, "input").dim() == 2 and side > 1:
             return side, 1  # it reads all positions of the map that was flattened before it
     return None
 
 
 def _square(name: str, lengths: int | Sequence[int]) -> int:
-    sides = {lengths} if isinstance(lengths, int) else set(lengths)
-    if len(sides) > 1:
-        raise _Untraceable(f"{name} reads {' x '.join(map(str, lengths))} pixels, expected a square")
-    return sides.pop()
+    sides = [lengths] if isinstance(lengths, int) else list(lengths)
+    if len(set(sides)) > 1:
+        raise _Untraceable(f"{name} reads or strides over {' x '.join(map(str, sides))} pixels, expected a square")
+    return sides[0]
 
 
 def _probes(input_shape: tuple[int, ...]) -> Tensor:

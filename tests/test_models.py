@@ -86,11 +86,11 @@ def test_the_docstring_lists_the_blocks_as_they_are_computed(network):
     model = network()
     rows = iter(layer_table(model))
     computed = []
-    for block in (*model.features, model.readout):
+    for block, words in zip((*model.features, model.readout), str(model).splitlines()[1:-1], strict=True):
         layers = [next(rows) for _ in block]
         shape = " x ".join(map(str, layers[-1].output_shape))
         parameters = sum(layer.parameters for layer in layers)
-        computed.append(f"{block} {shape} {layers[-1].receptive_field} {parameters:,}")
+        computed.append(f"{words.strip()} {shape} {layers[-1].receptive_field} {parameters:,}")
     listed = inspect.getdoc(network).split("\n\n")[1].splitlines()
     assert [" ".join(line.split()) for line in listed] == ["block output field parameters", *computed]
 
@@ -98,11 +98,9 @@ def test_the_docstring_lists_the_blocks_as_they_are_computed(network):
 def test_a_network_prints_one_line_per_block():
     assert str(Model_2((4, 6), capacity=0, dropout=0.2)).splitlines() == [
         "Model_2(",
-        "  (features): Sequential(",
-        "    (0): conv 3x3 1 -> 4, batch norm, ReLU",
-        "    (1): conv 3x3 4 -> 6, max-pool 2x2, batch norm, ReLU, dropout 0.2",
-        "  )",
-        "  (readout): average, flatten, linear 6 -> 10",
+        "  conv 3x3 1 -> 4, batch norm, ReLU",
+        "  conv 3x3 4 -> 6, max-pool 2x2, batch norm, ReLU, dropout 0.2",
+        "  average, flatten, linear 6 -> 10",
         ")",
     ]
 
@@ -444,6 +442,13 @@ def network_of(forward, *layers: nn.Module) -> nn.Module:
     return Written()
 
 
+def with_a_computed_weight() -> nn.Module:
+    """What PyTorch refuses to copy."""
+    convolution = nn.Conv2d(1, 2, 3)
+    convolution.doubled = convolution.weight * 2
+    return convolution
+
+
 @pytest.mark.parametrize(
     "forward, layers, complaint",
     [
@@ -451,13 +456,17 @@ def network_of(forward, *layers: nn.Module) -> nn.Module:
         (lambda x: x if (x > 0.5).any() else -x, (), "any uses values of the image to decide"),
         (lambda x: x * len(x.tolist()), (), "tolist uses values of the image to decide"),
         (lambda x: x * (x > 0.5), (), "mul uses values of the image to decide"),
-        (lambda x, conv: conv(x), (nn.Conv2d(1, 2, (3, 5)),), "conv2d reads 3 x 5 pixels, expected a square"),
+        (lambda x, conv: conv(x), (nn.Conv2d(1, 2, (3, 5)),), "conv2d reads .* 3 x 5 pixels, expected a square"),
+        (lambda x, conv: conv(x), (nn.Conv2d(1, 2, 3, (1, 2)),), "strides over 1 x 2 pixels, expected a square"),
+        (lambda x, conv: conv(x), (nn.Conv2d(1, 2, 3, padding=1, padding_mode="circular"),), "opposite border"),
         (lambda x: x.mean(3), (), "an output of mean sees 1 x 28 pixels, expected a square"),
         (lambda x: F.adaptive_avg_pool2d(x, 5), (), "adaptive_avg_pool2d makes 5 unequal parts of 28 pixels"),
         (lambda x: x[:, :, [0, 1, 2, 9, 10, 20]][..., [0, 1, 2, 9, 10, 20]], (), "not evenly spaced on the image"),
         (lambda x: F.interpolate(x, scale_factor=2), (), "interpolate enlarges the maps from 28 to 56"),
         (lambda x, up: up(x), (nn.ConvTranspose2d(1, 1, 3, 2),), "conv_transpose2d enlarges the maps from 28 to 57"),
         (lambda x: x.mean(0), (), r"mean does not keep the images of a batch apart: its output is \(1, 28, 28\)"),
+        (lambda x: F.conv2d(x, torch.ones(1, 1, 3, 3)), (), "does not take float64 images of shape .* Double"),
+        (lambda x, conv: conv(x), (with_a_computed_weight(),), "the network cannot be copied: Only Tensors created"),
         (lambda x: x.nan_to_num(), (), "nan_to_num hides on which pixels its output depends"),
         (lambda x: (x - 2).log(), (), "log is not a number on an ordinary image"),
         (lambda x: torch.ones(2), (), "the output of the network cannot be traced back to the image"),
@@ -468,6 +477,12 @@ def test_a_table_that_cannot_be_computed_is_refused(forward, layers, complaint):
     with pytest.raises(ValueError, match=complaint) as error:
         layer_table(network_of(forward, *layers))
     assert "\n" not in str(error.value)
+
+
+def test_a_layer_behind_a_parametrization_or_a_wrapper_is_a_layer():
+    normed = nn.utils.parametrizations.weight_norm(nn.Conv2d(1, 2, 3))
+    rows = layer_table(nn.DataParallel(nn.Sequential(normed, nn.Flatten())))
+    assert [(row.kernel, row.receptive_field, row.parameters) for row in rows] == [(3, 3, 22), (None, 3, 0)]
 
 
 def test_unused_comparisons_and_shapes_do_no_harm():
