@@ -130,9 +130,9 @@ def _paper(gray: np.ndarray) -> tuple[np.ndarray | float, float]:
     for _ in range(8):  # iteratively reweighted least squares
         root = np.sqrt(weights)[:, None]
         surface = np.linalg.lstsq(frame * root, values * root[:, 0], rcond=None)[0]
-        away = np.abs(frame @ surface - values)
-        weights = 1 / np.maximum(away, 0.005)
-    return terms @ surface, float(4 * np.median(away))
+        residuals = np.abs(frame @ surface - values)
+        weights = 1 / np.maximum(residuals, 0.005)
+    return terms @ surface, float(4 * np.median(residuals))
 
 
 def _find_sheet(ink: np.ndarray) -> tuple[slice, slice] | None:

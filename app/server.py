@@ -189,11 +189,13 @@ class Parts:
             wait = {"Retry-After": str(max(1, round(seconds)))}
             raise HTTPException(429, "too many requests from this client, try again in a moment", wait)
 
-    def record(self, drawing: uuid.UUID, image: np.ndarray, said: Prediction) -> None:
+    def record(self, drawing: uuid.UUID, image: np.ndarray, prediction: Prediction) -> None:
         """Record a prediction, with its image unless the settings forbid that."""
         kept = image.tobytes() if self.stores_drawings else None
         now = datetime.now(timezone.utc)
-        row = Drawing(drawing, now, self.network.name, kept, said.probabilities, said.digit, said.confidence)
+        row = Drawing(
+            drawing, now, self.network.name, kept, prediction.probabilities, prediction.digit, prediction.confidence
+        )
         self.recorder.predicted(row)
 
     def close(self) -> None:
@@ -226,15 +228,15 @@ def _add_drawings(app: FastAPI, parts: Parts) -> None:
     async def predict(request: Request, drawing: uuid.UUID | None = None) -> dict[str, object]:
         parts.admit(request)
         begin = time.perf_counter()
-        image, said = await parts.answers.answer(await read_body(request))
+        image, prediction = await parts.answers.answer(await read_body(request))
         parts.metrics.seconds.observe(time.perf_counter() - begin)
-        parts.metrics.predictions.labels(said.digit).inc()
+        parts.metrics.predictions.labels(prediction.digit).inc()
         if drawing:
-            parts.record(drawing, image, said)
+            parts.record(drawing, image, prediction)
         return {
-            "digit": said.digit,
-            "confidence": said.confidence,
-            "probabilities": said.probabilities,
+            "digit": prediction.digit,
+            "confidence": prediction.confidence,
+            "probabilities": prediction.probabilities,
             "image": base64.b64encode(image.tobytes()).decode(),
         }
 

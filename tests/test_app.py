@@ -592,8 +592,15 @@ sys.modules |= {"google": google, "google.colab": colab, "google.colab.output": 
 """
     ask = f"""
 import urllib.request
-print(urllib.request.urlopen("http://127.0.0.1:{port}/about").status)
-server.terminate()
+try:
+    for _ in range(240):  # a busy machine takes longer than the cell's three seconds
+        try:
+            print(urllib.request.urlopen("http://127.0.0.1:{port}/about").status)
+            break
+        except OSError:
+            time.sleep(0.25)
+finally:
+    server.terminate()  # else it would keep this test's pipe open
 """
     code = (played if colab else "") + cell.replace("8000", port) + ask
     environment = os.environ | {"APP_PORT": port, "APP_DATA": str(tmp_path)}

@@ -443,8 +443,8 @@ showStatistics();
 const about = await send("about");
 if (!about.error) {
   element("about").textContent =
-    `A network with ${about.parameters.toLocaleString("en")} parameters predicts your digit while you draw. ` +
-    `It classifies ${about.accuracy} % of MNIST's test images correctly.`;
+    `A network with ${about.parameters.toLocaleString("en")} parameters, ` +
+    `${about.accuracy} % accurate on MNIST's test set, guesses your digit as you draw.`;
   if (!about.drawings_are_stored) {
     element("told").textContent = "Click the correct digit to record it. The drawing itself is not stored.";
   }
