@@ -18,6 +18,7 @@ import utils
 from lab.evidence import records, statistics
 from lab.evidence.places import RESULTS
 from lab.runs.recipes import STUDIES
+from tests.short_kernel import write_startup
 
 ROOT = Path(__file__).parent.parent
 STEPS = (1, 2, 3)
@@ -253,8 +254,9 @@ def colab(tmp_path, monkeypatch):
     startup = tmp_path / "ipython" / "profile_default" / "startup"
     startup.mkdir(parents=True)
     (startup / "colab.py").write_text(COLAB)
+    write_startup(tmp_path / "ipython")
     (tmp_path / "content").mkdir()
-    for name, value in {"IPYTHONDIR": tmp_path / "ipython", "SESSION7_SHORT": 1, "SESSION7_DATASET": "sample"}.items():
+    for name, value in {"IPYTHONDIR": tmp_path / "ipython", "SESSION7_DATASET": "sample"}.items():
         monkeypatch.setenv(name, str(value))
     monkeypatch.delenv("PYTHONPATH", raising=False)
     return tmp_path / "content"
