@@ -184,9 +184,9 @@ STUDIES: dict[str, Study] = {
         20,
         {"step1": STEP_1, "step2": STEP_2, "step3": STEP_3},
     ),
-    # From Model_1 without its batch norm to the full Step 3, each recipe one change on the one before.
+    # From Model_1 without its batch norm to the full Step 3, each recipe builds on the one before: most change one thing, three change two (the report says which).
     "ladder": Study(
-        "From Model_1 to Step 3, one change at a time: what does each bring?",
+        "From Model_1 to Step 3, row by row: what does each bring?",
         10,
         {
             "no_batch_norm": replace(STEP_1, switches={"batch_norm": False}),
