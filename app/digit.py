@@ -74,8 +74,8 @@ def to_gray(picture: Image.Image) -> np.ndarray:
     Transparent pixels count as paper: white, or black if the strokes are light.
     """
     if picture.mode.startswith(("I", "F")):  # 16-bit pixels, which `convert` would clip to 8 bits
-        values = np.asarray(picture, dtype=np.float32)
-        picture = Image.fromarray((values * (255 / max(values.max(), 1))).astype(np.uint8))
+        wide = np.asarray(picture, dtype=np.float32)
+        picture = Image.fromarray((wide * (255 / max(wide.max(), 1))).astype(np.uint8))
     transparent = "A" in picture.getbands() or "transparency" in picture.info
     picture = picture.convert("LA" if transparent else "L")
     factor = max(1, max(picture.size) // WORKING_SIDE)
@@ -145,8 +145,9 @@ def _find_sheet(ink: np.ndarray) -> tuple[slice, slice] | None:
             return None
         edge = 2 + len(filled) // 20
         box.append(slice(filled[0] + edge, filled[-1] + 1 - edge))
-    inside = solid[tuple(box)]
-    return tuple(box) if min(inside.shape) >= SIDE and inside.mean() > 0.75 else None
+    rows, columns = box
+    inside = solid[rows, columns]
+    return (rows, columns) if min(inside.shape) >= SIDE and inside.mean() > 0.75 else None
 
 
 def _without_specks(ink: np.ndarray) -> np.ndarray:

@@ -113,20 +113,21 @@ class Metrics:
 
     def __init__(self, recorder: Recorder) -> None:
         self.registry = CollectorRegistry()
-        labels = {"registry": self.registry}
-        self.requests = Counter("app_requests", "Requests by route and status", ["route", "status"], **labels)
+        self.requests = Counter(
+            "app_requests", "Requests by route and status", ["route", "status"], registry=self.registry
+        )
         self.seconds = Histogram(
             "app_predict_seconds",
             "Seconds from receiving a picture to its prediction",
             buckets=(0.002, 0.005, 0.01, 0.02, 0.04, 0.1, 0.5, 2),
-            **labels,
+            registry=self.registry,
         )
-        self.predictions = Counter("app_predictions", "Predictions by digit", ["digit"], **labels)
-        Gauge("app_spool_rows", "Rows not yet in the database", **labels).set_function(recorder.waiting)
+        self.predictions = Counter("app_predictions", "Predictions by digit", ["digit"], registry=self.registry)
+        Gauge("app_spool_rows", "Rows not yet in the database", registry=self.registry).set_function(recorder.waiting)
         lost = "Predictions lost because the spool was full or not writable"
-        Gauge("app_predictions_not_recorded", lost, **labels).set_function(lambda: recorder.dropped)
+        Gauge("app_predictions_not_recorded", lost, registry=self.registry).set_function(lambda: recorder.dropped)
         up = "1 if the last write to the database succeeded, else 0"
-        Gauge("app_database_up", up, **labels).set_function(lambda: float(recorder.online))
+        Gauge("app_database_up", up, registry=self.registry).set_function(lambda: float(recorder.online))
 
 
 class Correction(BaseModel):

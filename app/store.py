@@ -1,7 +1,9 @@
 """Drawings in a SQLite or PostgreSQL database, and statistics over them."""
 
+import sqlite3
 import uuid
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
@@ -86,7 +88,7 @@ class Store:
             sa.event.listen(self._engine, "connect", _set_up_sqlite)
         self._has_tables = False
 
-    def _begin(self):
+    def _begin(self) -> AbstractContextManager[sa.Connection]:
         if not self._has_tables:
             self._create_tables()
         return self._engine.begin()
@@ -140,7 +142,7 @@ class Store:
         self._engine.dispose()
 
 
-def _set_up_sqlite(connection, record) -> None:
+def _set_up_sqlite(connection: sqlite3.Connection, record: object) -> None:
     connection.execute("PRAGMA journal_mode=WAL")  # readers do not wait for writers
 
 
@@ -167,7 +169,7 @@ def _summarize(total: int, counts: Sequence[tuple[int, int, int, float]]) -> dic
     }
 
 
-def _percent(part: float, whole: int) -> float | None:
+def _percent(part: float, whole: float) -> float | None:
     return 100 * part / whole if whole else None
 
 

@@ -5,6 +5,7 @@ import itertools
 import json
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -135,7 +136,7 @@ def show_curves_over_seeds(groups: Recorded, title: str | None = None, images: s
     top = max(utils.TARGET_PERCENT, *(max(run.test_accuracy) for run in shown))
     axes.set(xlim=(0.4, longest + 0.6), ylim=(bottom, top + 0.15 * (top - bottom)))
     axes.set(xlabel="epoch", ylabel=f"{images} accuracy, percent", title=title or _compare_ends(ends))
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.locator_params("x", integer=True)
     axes.plot([], [], "v", color="black", label="number of seeds below the axis in that epoch")
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", fontsize=9)
     plt.close(figure)
@@ -152,7 +153,7 @@ def _draw_group(axes: Axes, name: str, runs: Runs, color: str) -> float:
     mean = np.mean([run.test_accuracy[:shortest] for run in learned], axis=0)
     label = f"{name} ({len(runs)} seed{'s' * (len(runs) > 1)}"
     label += f"; mean without the {len(runs) - len(learned)} that collapsed)" if len(learned) < len(runs) else ")"
-    style = {"color": color, "linewidth": 2.4, "zorder": 3 - shortest / 1_000}
+    style: dict[str, Any] = {"color": color, "linewidth": 2.4, "zorder": 3 - shortest / 1_000}
     axes.plot(range(1, shortest + 1), mean, marker="o", markevery=[-1], label=label, **style)
     return float(mean[-1])
 
@@ -249,7 +250,7 @@ def _mark_collapsed(axes: Axes, y: int, runs: Runs) -> None:
     where = low if low == high else f"{low} to {high}"
     axes.plot(0, y, "<", color=LOSS, transform=axes.get_yaxis_transform(), clip_on=False, zorder=4)
     text = f"{len(collapsed)} of {len(runs)} seeds at {where} %, mean {over_seeds(runs).mean:.2f} %"
-    at = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "va": "center"}
+    at: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "va": "center"}
     axes.annotate(text, (0, y), (8, 9), fontsize=8, color=LOSS, **at)
 
 
@@ -340,7 +341,7 @@ def show_fixed_and_added(
     }
     figure = plt.figure(figsize=(11, 3.6), layout="constrained")
     figure.suptitle(f"{len(mistakes[0])} mistakes become {len(mistakes[1])}: {len(fixed)} fixed, {len(added)} added")
-    for part, (title, shown) in zip(figure.subfigures(2, 1), parts.items()):
+    for part, (title, shown) in zip(figure.subfigures(2, 1, squeeze=False).flat, parts.items()):
         part.suptitle(title + f"; the first {count}" * (len(shown) > count), fontsize=10)
         _draw_row(part.subplots(1, count), digits, dict(itertools.islice(shown.items(), count)))
     plt.close(figure)
@@ -369,7 +370,7 @@ def show_seeds(records: Runs, yours: utils.History | None = None) -> Figure:
     runs = list(records.values())
     if not runs:
         raise ValueError("there are no runs to show, expected at least one")
-    mean = np.mean([run.mean_last_five for run in runs])
+    mean = float(np.mean([run.mean_last_five for run in runs]))
     luck = standard_error(mean, runs[0].test_images)
     figure, (by_seed, together) = plt.subplots(
         1, 2, figsize=(11, 4), layout="constrained", sharey=True, width_ratios=[3, 1]
@@ -412,7 +413,10 @@ def draw_frontier(recorded: Recorded) -> Figure:
     for name, parameters, reported, side in PUBLISHED:
         axes.plot([parameters] * 2, [min(reported), max(reported)], color="tab:gray", linewidth=1)
         axes.plot(parameters, np.mean(reported), "x", color="tab:gray")
-        text = {"ha": "left" if side == "right" else "right", "xytext": (6 if side == "right" else -6, -3)}
+        text: dict[str, Any] = {
+            "ha": "left" if side == "right" else "right",
+            "xytext": (6 if side == "right" else -6, -3),
+        }
         at = (parameters, np.mean(reported))
         axes.annotate(name, at, textcoords="offset points", fontsize=7, color="dimgray", bbox=blank, **text)
     runs_by_size = sorted(recorded.values(), key=lambda runs: next(iter(runs.values())).parameters)

@@ -147,10 +147,17 @@ MNIST_TRAIN, MNIST_TEST = 60_000, 10_000
 class Training(Protocol):
     """The part of a recipe that these functions need."""
 
-    epochs: int
-    held_out: bool
-    validation: float
-    patience: int
+    @property
+    def epochs(self) -> int: ...
+
+    @property
+    def held_out(self) -> bool: ...
+
+    @property
+    def validation(self) -> float: ...
+
+    @property
+    def patience(self) -> int: ...
 
     @property
     def validates(self) -> bool: ...
@@ -290,8 +297,9 @@ def _check(content: object, path: Path) -> Record:
     history = utils.History(**{name.replace("held_out", "test"): column for name, column in columns.items()})
     _check_name(path, file.hash, recipe, history.seed)
     _check_history(recipe, history)
-    tested = Tested(file.test.images, file.test.loss, file.test.mistakes) if file.test else None
-    if tested:
+    tested = None
+    if file.test:
+        tested = Tested(file.test.images, file.test.loss, file.test.mistakes)
         _check_test(recipe, history, file.test.epoch, tested)
     if is_evidence(path):
         _check_evidence(recipe, history, tested)
@@ -341,7 +349,7 @@ def _check_history(recipe: Training, history: utils.History) -> None:
     for name, counts, images in (
         ("train_correct", history.train_correct, history.train_images),
         ("test_correct", history.test_correct, history.test_images),
-        ("final_train_correct", [history.final_train_correct], history.train_images),
+        ("final_train_correct", [history.final_train_correct or 0], history.train_images),  # `_File` has it
     ):
         if max(counts) > images:
             raise ValueError(f"{name} has {max(counts)}, expected at most the {images} images")

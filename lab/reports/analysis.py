@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -124,7 +125,7 @@ def show_confusion(labels: Tensor, tested: Tested, title: str) -> Figure:
     return figure
 
 
-def show_scores(scores: Mapping[str, object], title: str) -> Figure:
+def show_scores(scores: Mapping[str, Any], title: str) -> Figure:
     """Plot precision, recall and F1 of each digit, from `metrics`."""
     figure, axes = plt.subplots(figsize=(9, 3.6), layout="constrained")
     for shift, name in zip((-0.27, 0.0, 0.27), ("precision", "recall", "f1")):

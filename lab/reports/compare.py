@@ -62,6 +62,11 @@ class Runs(dict[int, utils.History]):
         ]
 
     @property
+    def mean(self) -> float:
+        """The mean of the accuracies."""
+        return float(np.mean(self.accuracies))
+
+    @property
     def right(self) -> np.ndarray:
         """For each test image, the share of the runs that had it right."""
         shares = np.ones(next(iter(self.tested.values())).images)
@@ -108,17 +113,17 @@ def rows(runs: Mapping[str, Runs]) -> list[Row]:
 
 def _row(name: str, peer: Peer, runs: Runs) -> Row:
     row = Row(system=name, group=peer.system, parameters=peer.recipe.parameters, runs=len(runs))
-    if runs:
-        seconds = [second for run in runs.values() for second in run.seconds]
-        row = replace(row, mean=float(np.mean(runs.accuracies)), seconds_per_epoch=float(np.median(seconds)))
-    if len(runs) > 1:
-        row = replace(row, std=float(np.std(runs.accuracies, ddof=1)))
     if peer.claim is not None:
         row = replace(row, claim=peer.claim, claim_runs=peer.claim_runs)
-    if runs and peer.claim is not None:
-        difference, reach = row.mean - peer.claim, _reach(row.mean, row.std, len(runs), peer.claim_runs)
-        row = replace(row, difference=difference, reach=reach, met=difference >= -reach)
-    return row
+    if not runs:
+        return row
+    std = float(np.std(runs.accuracies, ddof=1)) if len(runs) > 1 else None
+    seconds = [second for run in runs.values() for second in run.seconds]
+    row = replace(row, mean=runs.mean, std=std, seconds_per_epoch=float(np.median(seconds)))
+    if peer.claim is None:
+        return row
+    difference, reach = runs.mean - peer.claim, _reach(runs.mean, std, len(runs), peer.claim_runs)
+    return replace(row, difference=difference, reach=reach, met=difference >= -reach)
 
 
 def _reach(mean: float, std: float | None, runs: int, claim_runs: int) -> float:
@@ -190,7 +195,7 @@ def by_size(runs: Mapping[str, Runs]) -> list[list[str]]:
                 row.system,
                 f"{row.parameters:,}",
                 f"{row.parameters / ours.parameters:,.1f}" if ours else "",
-                f"{100 * (100 - row.mean):.0f}",
+                f"{100 * (100 - runs[row.system].mean):.0f}",
                 str(paired_on_images(runs[row.system], runs[OURS])) if paired else "",
             ]
         )
@@ -244,15 +249,15 @@ def as_json() -> str:
 
 
 def draw(runs: Mapping[str, Runs]) -> Figure:
-    """A row a system, with its parameters: the mean and range of its runs, and its author's claim."""
+    """One row per system, with its parameters: the mean and range of its runs, and its author's claim."""
     measured = [row for row in rows(runs) if row.runs]
     groups = list(dict.fromkeys(row.group for row in measured))
     figure, axes = plt.subplots(figsize=(10, 1.4 + 0.3 * len(measured)), layout="constrained")
     for y, row in enumerate(measured):
         color = f"C{groups.index(row.group)}"
-        accuracies = runs[row.system].accuracies
-        axes.plot([min(accuracies), max(accuracies)], [y, y], color=color, linewidth=2, alpha=0.5)
-        axes.plot(row.mean, y, "o", color=color)
+        of_row = runs[row.system]
+        axes.plot([min(of_row.accuracies), max(of_row.accuracies)], [y, y], color=color, linewidth=2, alpha=0.5)
+        axes.plot(of_row.mean, y, "o", color=color)
         if row.claim is not None:
             axes.plot(row.claim, y, "x", color="black", zorder=3)
     for group in groups:

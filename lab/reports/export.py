@@ -83,7 +83,7 @@ def _to_onnx(network: nn.Module) -> onnx.ModelProto:
             output_names=["logits"],
             verbose=False,
         )
-    content = program.model_proto
+    content = program.model_proto  # type: ignore[union-attr]  # only without dynamo is there no program
     for described in [*content.graph.node, *content.graph.initializer, *content.graph.input, *content.graph.value_info]:
         described.ClearField("metadata_props")  # source locations: paths on this machine
         described.ClearField("doc_string")

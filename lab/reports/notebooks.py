@@ -4,6 +4,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import nbformat
 from nbclient import NotebookClient
@@ -64,7 +65,9 @@ def summary(minutes: Mapping[str, float]) -> str:
 class _Client(NotebookClient):
     """Prints what a cell updates in place (the progress bar, then the table) to the terminal."""
 
-    def process_message(self, msg, cell, cell_index):
+    def process_message(
+        self, msg: dict[str, Any], cell: nbformat.NotebookNode, cell_index: int
+    ) -> nbformat.NotebookNode | None:
         content = msg["content"]
         if msg["msg_type"] == "update_display_data":
             text = content["data"].get("text/plain", "")

@@ -408,7 +408,7 @@ def _drawings(evidence: Evidence) -> str:
 
 def _benchmark(evidence: Evidence) -> str:
     timed = evidence.bench_app
-    lines = [
+    lines: list[list[object]] = [
         ["predictions per second", timed["predictions_per_second"]],
         ["99 % of predictions at half that load, below", f"{timed['p99_ms_at_half_load']} ms"],
         ["half of them, below", f"{timed['median_ms_at_half_load']} ms"],

@@ -48,7 +48,7 @@ def report(folder: Path = RESULTS) -> None:
 
 def _recorded(study: Study, records_here: records.Runs) -> dict[str, Runs]:
     """The study's own seeds of each recipe, as far as they are recorded."""
-    recorded = {}
+    recorded: dict[str, Runs] = {}
     for key, recipe in study.recipes.items():
         runs = records_here.get(recipe.hash, {})
         recorded[key] = {seed: runs[seed].history for seed in range(study.seeds) if seed in runs}

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -80,7 +81,7 @@ def tsne(path: Path, images: int = 1_000) -> str:
     return "\n".join([head, *lines, f"tsne.png and tsne.json are in {path.parent}"])
 
 
-def show_tsne(content: Mapping[str, object]) -> Figure:
+def show_tsne(content: Mapping[str, Any]) -> Figure:
     """Plot the three panels of `tsne` from the content of `tsne.json`."""
     labels = np.array(content["labels"])
     figure, grid = plt.subplots(1, 3, figsize=(13, 4.9), layout="constrained")

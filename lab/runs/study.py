@@ -128,8 +128,8 @@ def _missing(wanted: Mapping[Path, Job], folder: Path) -> list[Job]:
         if recorded != here:
             raise ValueError(f"{path} is of a {recorded}, and the data here is {here}: name another folder")
         done.add(path)
-    for path, error in bad.items():
-        print(f"{error}: it is now {_set_aside(path).name}, and the run is repeated")
+    for path, complaint in bad.items():
+        print(f"{complaint}: it is now {_set_aside(path).name}, and the run is repeated")
     return [job for path, job in wanted.items() if path not in done]
 
 
@@ -221,6 +221,6 @@ def try_run(
 
 
 def _result(recipe: Recipe, trained: Trained) -> str:
-    if recipe.validation:
+    if recipe.validation and trained.tested:
         return f"test {trained.tested.accuracy:.2f} % with the weights of epoch {trained.epoch}"
     return f"last five {trained.history.mean_last_five:.2f} %, {utils.verdict(trained.history)}"

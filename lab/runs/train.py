@@ -182,17 +182,18 @@ class _Keeper:
 
     def __init__(self, recipe: Recipe, name: str, folder: Path | None, training: checkpoint.Training) -> None:
         self.recipe, self.name, self.folder, self.training = recipe, name, folder, training
-        self.weights: Mapping[str, Tensor] | None = None
+        self.weights: Mapping[str, Tensor] = {}  # of the best epoch, if the recipe validates
 
     def resumed(self) -> utils.History | None:
         """The history of the folder's run, to go on from; None if there is none."""
-        resumable = self.folder and (self.folder / "resume.pt").exists()
-        return checkpoint.resume(self.folder / "resume.pt", self.training) if resumable else None
+        if not self.folder or not (self.folder / "resume.pt").exists():
+            return None
+        return checkpoint.resume(self.folder / "resume.pt", self.training)
 
     def after_epoch(self, history: utils.History) -> bool:
         """Keep what this epoch left; return whether the run should end early."""
         if kept_epoch(self.recipe, history) == len(history):
-            self.weights = copy.deepcopy(self.training.model.state_dict()) if self.recipe.validates else None
+            self.weights = copy.deepcopy(self.training.model.state_dict()) if self.recipe.validates else {}
             self._save("model.pt", history, len(history))
         if self.folder:
             _write_text(self.folder / "config.yaml", config(self.recipe, history.seed))
@@ -211,9 +212,9 @@ class _Keeper:
         """Put the kept weights into the model, which has those of the last epoch."""
         if kept_epoch(self.recipe, history) == len(history):
             return
-        # a run that was resumed may have found its best epoch before that
-        weights = self.weights or load_model(self.folder / "model.pt").model.state_dict()
-        self.training.model.load_state_dict(weights)
+        if not self.weights and self.folder:  # the run was resumed, and its best epoch came before that
+            self.weights = load_model(self.folder / "model.pt").model.state_dict()
+        self.training.model.load_state_dict(self.weights)
 
     def finish(self, history: utils.History, tested: Tested | None) -> None:
         """Complete the folder of a run that has ended."""
