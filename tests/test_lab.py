@@ -24,6 +24,7 @@ from lab.runs.bench import bench
 from lab.runs.networks import Narrow
 from lab.runs.recipes import STUDIES, Recipe, Study
 from lab.runs.study import run_study
+from lab.systems import catalog
 from tests.short_kernel import write_startup
 
 ROOT = Path(__file__).parent.parent
@@ -324,7 +325,7 @@ def committed(study, key):
 
 
 def test_every_committed_record_is_of_a_recipe_in_the_code():
-    recipes = {recipe.hash: recipe for study in studies.studies().values() for recipe in study.recipes.values()}
+    recipes = {recipe.hash: recipe for study in catalog.studies().values() for recipe in study.recipes.values()}
     paths = sorted(studies.RECORDS.iterdir())
     assert len(paths) == 391
     for path in paths:
