@@ -25,7 +25,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 # How long OpenMP's threads spin before they sleep. It counts only if it is set before PyTorch is loaded.
 os.environ["GOMP_SPINCOUNT"] = os.environ.get("GOMP_SPINCOUNT", "1500")
@@ -35,6 +35,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 from torch.optim.lr_scheduler import LRScheduler, StepLR
@@ -366,7 +367,12 @@ class History:
 
     @property
     def final_train_accuracy(self) -> float:
-        """Percent of the training images after the last epoch, seen as test images are: no augmentation, no dropout."""
+        """Percent of the training images after the last epoch, seen as test images are: no augmentation, no dropout.
+
+        Raises ValueError for a run that has not finished.
+        """
+        if self.final_train_correct is None:
+            raise ValueError("the run has no final training accuracy yet, expected a run that has finished")
         return 100 * self.final_train_correct / self.train_images
 
     @property
@@ -531,16 +537,17 @@ def show_receptive_fields(table: Sequence[Any], image: Tensor) -> Figure:
     fields, side = sorted(names), image.shape[-1]
     titles = [f"{names[field]}\n{field} x {field}" + ",\nmore than all" * (field > side) for field in fields]
     title = f"What one output sees: {fields[0]} pixels wide at first, {fields[-1]} in the end"
-    figure = show_images((50 + image // 4).expand(len(fields), -1, -1), titles, title, min(len(fields), 10))
+    dimmed = 50 + image // 4
+    figure = show_images(dimmed.expand(len(fields), -1, -1), titles, title, min(len(fields), 10))
     for axes, width in zip(figure.axes, fields):
         size = min(width, side)
         start = (side - size) // 2
         seen = slice(start, start + size)
-        pixels = axes.images[0].get_array()
-        pixels[seen, seen] = image[seen, seen].cpu().numpy()
-        axes.images[0].set(data=pixels, clim=(0, 255))
+        pixels = dimmed.clone()
+        pixels[seen, seen] = image[seen, seen]
+        axes.images[0].set(data=pixels.cpu().numpy(), clim=(0, 255))
         look: dict[str, Any] = {"fill": False, "color": YOUR_COLOR, "linewidth": 2, "clip_on": False}
-        axes.add_patch(plt.Rectangle((start - 0.5, start - 0.5), size, size, **look))
+        axes.add_patch(Rectangle((start - 0.5, start - 0.5), size, size, **look))
     return figure
 
 
@@ -617,7 +624,7 @@ def show_dropout(model: nn.Module, image: Tensor, times: int = 4) -> Figure:
     title = (
         f"Dropout with p = {dropout.p:g}, one draw per row: {hidden} of {kept.numel()} maps are hidden (crossed out)"
     )
-    figure, grid = _panels(title, *kept.shape, min(WIDTH / kept.shape[1], 1.0) * times + 0.4)
+    figure, grid = _panels(title, times, kept.shape[1], min(WIDTH / kept.shape[1], 1.0) * times + 0.4)
     for (draw, channel), axes in np.ndenumerate(grid):
         seen = kept[draw, channel]
         axes.imshow((maps[0, channel] * seen).numpy(), cmap="gray", vmin=0, vmax=maps.max())
@@ -663,8 +670,11 @@ def _convolved(model: nn.Module, images: Tensor) -> list[Tensor]:
     return convolved if has_linear else convolved[:-1] or convolved  # without one, the last makes the logits
 
 
+Layer = TypeVar("Layer", bound=nn.Module)
+
+
 @torch.no_grad()
-def _layer_outputs(model: nn.Module, images: Tensor, *kinds: type[nn.Module]) -> list[tuple[nn.Module, Tensor]]:
+def _layer_outputs(model: nn.Module, images: Tensor, *kinds: type[Layer]) -> list[tuple[Layer, Tensor]]:
     """The layers of these kinds, in the order in which they are called, each with the maps that it makes.
 
     A copy on the processor does the work, in evaluation mode (but for the batch norm that is asked for): model and
@@ -674,7 +684,7 @@ def _layer_outputs(model: nn.Module, images: Tensor, *kinds: type[nn.Module]) ->
         raise ValueError(f"images have shape {tuple(images.shape)}, expected {IMAGE_SIZE} x {IMAGE_SIZE} pixels")
     if images.dtype == torch.uint8:
         images = make_transform()(images.reshape(-1, 1, IMAGE_SIZE, IMAGE_SIZE))
-    outputs: list[tuple[nn.Module, Tensor]] = []
+    outputs: list[tuple[Layer, Tensor]] = []
     twin = copy.deepcopy(model).cpu().eval()
     for layer in twin.modules():
         if isinstance(layer, kinds):
@@ -713,7 +723,7 @@ def environment(device: torch.device, bfloat16: bool = True) -> dict[str, str | 
 
     `bfloat16`: whether the run may use it, as in `train`.
     """
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     features = hashlib.sha256(json.dumps(capabilities, sort_keys=True, default=str).encode()).hexdigest()[:8]
     return {
         "torch": str(torch.__version__),
@@ -784,7 +794,7 @@ def has_fast_bfloat16(device: torch.device) -> bool:
     """Whether the device computes bfloat16 natively. Elsewhere it is emulated, and slower than float32."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     return device.type == "cpu" and bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
@@ -817,7 +827,7 @@ def at_full_speed(function: Callable[..., tuple[float, int]]) -> Callable[..., t
 
 
 train, test = at_full_speed(train), at_full_speed(test)
-test.__test__ = False  # pytest would take it for one of its own
+test.__test__ = False  # type: ignore[attr-defined]  # pytest would take it for one of its own
 
 
 @functools.cache
@@ -950,14 +960,22 @@ class Progress:
     """
 
     def __init__(self, epochs: int, batches: int, history: History, measured_on: str, show: bool) -> None:
-        self.history, self.measured_on, self.show, self.output = history, measured_on, show, None
+        self.history, self.measured_on, self.show = history, measured_on, show
+        self.output: Any = None  # in a notebook, IPython's handle of the output that is rewritten
         ipython = sys.modules.get("IPython")
         if show and ipython and hasattr(ipython.get_ipython(), "kernel"):
             from IPython.display import Pretty, display  # there in every notebook; nobody else needs it
 
             self.wrap, self.output = Pretty, display(Pretty(""), display_id=True)
-        options = {"file": self if self.output else None, "leave": False, "unit": "batch", "mininterval": 0.5}
-        self.bar = tqdm(total=epochs * batches, initial=len(history) * batches, disable=not show, **options)
+        self.bar = tqdm(
+            total=epochs * batches,
+            initial=len(history) * batches,
+            unit="batch",
+            mininterval=0.5,
+            leave=False,
+            file=self if self.output else None,
+            disable=not show,
+        )
         self.update, self.close = self.bar.update, self.bar.close
 
     def begin(self, epoch: int) -> None:
@@ -977,7 +995,7 @@ class Progress:
             self.output.update(self.wrap(text.strip("\r\n")))
 
     def flush(self) -> None:
-        """A file has it; there is nothing to do."""
+        """tqdm calls it; there is nothing to flush."""
 
 
 # Fetching MNIST
