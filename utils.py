@@ -670,11 +670,11 @@ def _convolved(model: nn.Module, images: Tensor) -> list[Tensor]:
     return convolved if has_linear else convolved[:-1] or convolved  # without one, the last makes the logits
 
 
-Layer = TypeVar("Layer", bound=nn.Module)
+Kind = TypeVar("Kind", bound=nn.Module)
 
 
 @torch.no_grad()
-def _layer_outputs(model: nn.Module, images: Tensor, *kinds: type[Layer]) -> list[tuple[Layer, Tensor]]:
+def _layer_outputs(model: nn.Module, images: Tensor, *kinds: type[Kind]) -> list[tuple[Kind, Tensor]]:
     """The layers of these kinds, in the order in which they are called, each with the maps that it makes.
 
     A copy on the processor does the work, in evaluation mode (but for the batch norm that is asked for): model and
@@ -684,7 +684,7 @@ def _layer_outputs(model: nn.Module, images: Tensor, *kinds: type[Layer]) -> lis
         raise ValueError(f"images have shape {tuple(images.shape)}, expected {IMAGE_SIZE} x {IMAGE_SIZE} pixels")
     if images.dtype == torch.uint8:
         images = make_transform()(images.reshape(-1, 1, IMAGE_SIZE, IMAGE_SIZE))
-    outputs: list[tuple[Layer, Tensor]] = []
+    outputs: list[tuple[Kind, Tensor]] = []
     twin = copy.deepcopy(model).cpu().eval()
     for layer in twin.modules():
         if isinstance(layer, kinds):
