@@ -1,4 +1,4 @@
-"""The lesson but for its networks, in the order in which data flows. Read it from the top like a chapter.
+"""Everything in the lesson except the networks, in the order in which data flows. Read it from the top like a chapter.
 
 archives -> uint8 tensors on the device -> loader -> batch -> model -> loss -> optimizer -> History -> verdict, pictures
 """
@@ -506,8 +506,9 @@ def show_curves(history: History, before: History | None = None, images: str = "
     accuracy.set_ylim(lowest, 100 + (100 - lowest) / 50)
     accuracy.tick_params("x", pad=4 + 8 * lines)
     for axes in (loss, rate):
-        axes.set_yscale("log", subs=(2, 5))
-        axes.yaxis.set(major_formatter="{x:g}", minor_formatter="{x:g}")
+        if all(value > 0 for line in axes.lines for value in line.get_ydata()):  # a rate may be zero
+            axes.set_yscale("log", subs=(2, 5))
+            axes.yaxis.set(major_formatter="{x:g}", minor_formatter="{x:g}")
     for axes, name in ((accuracy, "accuracy in percent"), (loss, "loss (cross-entropy)"), (rate, "learning rate")):
         axes.set(title=name, xlabel="epoch")
         axes.xaxis.get_major_locator().set_params(integer=True)

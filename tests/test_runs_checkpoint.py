@@ -108,7 +108,10 @@ def test_a_run_killed_again_and_again_ends_in_the_bits_of_one_never_stopped(samp
 def contents(folder: Path) -> tuple:
     """What a run left, but the seconds that it took."""
     history = json.loads((folder / "history.json").read_text()) | {"seconds": None}
-    log = [line.rsplit(maxsplit=1)[0] if line[:5].strip().isdigit() else line for line in (folder / "log.txt").open()]
+    log = [
+        line.rsplit(maxsplit=1)[0] if line[:5].strip().isdigit() else line
+        for line in (folder / "log.txt").read_text().splitlines()
+    ]
     kept = torch.load(folder / "model.pt", weights_only=True)
     weights = {name: tensor.tolist() for name, tensor in kept.pop("model").items()}
     return history, log, kept, weights, (folder / "config.yaml").read_text()
@@ -124,7 +127,7 @@ def test_a_killed_command_leaves_a_run_that_goes_on(tmp_path):
         assert process.poll() is None
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.communicate()
     for folder in ("parts", "whole"):
         said = subprocess.run([*train, folder], check=True, **quiet).stdout
         assert "kept: epoch 2, the last one" in said and f"are in {folder}" in said

@@ -62,6 +62,11 @@ def test_percentages_are_counts_divided_once():
     assert history.gap == pytest.approx(0.25)
 
 
+def test_a_run_that_has_not_finished_has_no_final_accuracy():
+    with pytest.raises(ValueError, match="no final training accuracy yet"):
+        record([9_940], final_train_correct=None).gap  # noqa: B018
+
+
 def test_a_record_comes_back_from_its_file_as_it_was(sample, tmp_path):
     history = Run(sample, make=linear).fit(2)
     history.save(tmp_path / "new folder" / "run.json")

@@ -94,15 +94,13 @@ def seeds_table(records: Runs, images: str = "test") -> str:
 def _notes_on_seeds(records: Runs) -> list[str]:
     """The lines below a table of seeds: what their means spread by, and how sure one of them is."""
     together, images = over_seeds(records), next(iter(records.values())).test_images
-    notes = []
-    if together.seeds > 1:
-        notes.append(f"the seeds' means spread by {together.spread:.2f} points (one standard deviation)")
     if together.collapsed:
-        notes.append(
-            f"{together.collapsed} of {together.seeds} seeds collapsed, wrong on more than half of the images: "
-            "mean and spread say little"
-        )
-    return [*notes, f"one standard error of {images:,} images: {standard_error(together.mean, images):.2f} points"]
+        collapsed = f"{together.collapsed} of {together.seeds} seeds collapsed, wrong on more than half of the images"
+        return [f"{collapsed}: mean and spread say little"]
+    luck = f"one standard error of {images:,} images: {standard_error(together.mean, images):.2f} points"
+    if together.seeds == 1:
+        return [luck]
+    return [f"the seeds' means spread by {together.spread:.2f} points (one standard deviation)", luck]
 
 
 def ladder_table(rows: Mapping[str, Runs], images: str = "test") -> str:

@@ -133,7 +133,7 @@ def _result(evidence: Evidence) -> str:
     return _paragraph(
         f"Step 3 meets it with {step3.parameters:,} parameters for {_all_or(step3.consistent, step3.seeds)} recorded",
         f"seeds. Training takes {minutes[0]:.1f}, {minutes[1]:.1f} and {minutes[2]:.1f} minutes for Steps 1, 2 and 3",
-        "(median over seeds, one core of an AMD EPYC server).",
+        "(median over seeds, nearly all of them on one core of an AMD EPYC server).",
     )
 
 
@@ -329,7 +329,7 @@ def _frontier(evidence: Evidence) -> str:
     ]
     sentences += [
         f"A larger network with {size.parameters:,} meets it for {size.consistent} of {size.seeds}: so few seeds"
-        " do not rank neighbouring sizes."
+        " do not rank neighboring sizes."
         for size in sizes
         if size.parameters > smallest.parameters and size.consistent < size.seeds
     ]

@@ -118,7 +118,7 @@ last epoch alone: the mean over the seeds, and the number of seeds at 99.40 or m
     "frontier": """![Accuracy against parameters](frontier.png)
 
 The networks are Model_2 with a separable second convolution (`lab/runs/networks.py`), trained as Step 3 with lighter augmentation;
-the last row is Step 3 itself. Five seeds do not rank neighbouring sizes: look at the spread.""",
+the last row is Step 3 itself. Five seeds do not rank neighboring sizes: look at the spread.""",
     "epochs": """![Accuracy over the epochs, by the number of epochs](epochs.png)
 
 Step 3's three rates, and its plain images at the last of them, in proportion. *At the end* is the last epoch alone. A run of eight
