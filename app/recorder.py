@@ -119,9 +119,10 @@ class Recorder:
 
     def __init__(self, store: Store, spool: Spool) -> None:
         self._store, self._spool = store, spool
-        self._lock = threading.Lock()  # guards the next two; never held during file or database access
+        self._lock = threading.Lock()  # guards the next three; never held during file or database access
         self._recent: OrderedDict[uuid.UUID, Drawing] = OrderedDict()
         self._pending: dict[uuid.UUID, Drawing] = {}  # by drawing: its latest prediction
+        self._moving = 0  # predictions on their way from there to the spool
         self._correcting = threading.Lock()
         self._wake, self._stopping, self._drained = threading.Event(), threading.Event(), threading.Condition()
         self.online = True  # whether the last write to the database succeeded
@@ -183,7 +184,7 @@ class Recorder:
 
     def waiting(self) -> int:
         """Return the number of rows not yet in the database."""
-        return len(self._spool) + len(self._pending)
+        return len(self._spool) + len(self._pending) + self._moving
 
     def stop(self) -> None:
         """Write the remaining rows to the store or, if it is unreachable, to the spool, and close both."""
@@ -206,6 +207,13 @@ class Recorder:
         """Move pending predictions into the spool."""
         with self._lock:
             rows, self._pending = list(self._pending.values()), {}
+            self._moving = len(rows)  # at once: no row is out of sight while it moves
+        try:
+            self._spool_or_drop(rows)
+        finally:
+            self._moving = 0
+
+    def _spool_or_drop(self, rows: list[Drawing]) -> None:
         if not rows:
             return
         if not self.online and len(self._spool) + len(rows) > SPOOL_LIMIT:

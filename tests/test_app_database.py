@@ -41,7 +41,9 @@ def url(request, tmp_path):
 
 
 def empty(server):
-    with sa.create_engine(server.url.replace("postgresql", "postgresql+psycopg")).begin() as connection:
+    with sa.create_engine(
+        server.url.replace("postgresql", "postgresql+psycopg"), poolclass=sa.NullPool
+    ).begin() as connection:
         connection.execute(sa.text("DROP TABLE IF EXISTS drawings"))
 
 
@@ -59,7 +61,7 @@ def row(prediction=7, truth=None, minutes=0, **changes):
 
 
 def rows_of(url):
-    with sa.create_engine(url).connect() as connection:
+    with sa.create_engine(url, poolclass=sa.NullPool).connect() as connection:
         return connection.execute(sa.select(drawings).order_by(drawings.c.drawn_at)).all()
 
 
@@ -145,6 +147,22 @@ def recorder(url, tmp_path):
     recorder = Recorder(Store(url, timeout=2), Spool(tmp_path / "spool.sqlite"))
     yield recorder
     recorder.stop()
+
+
+def test_a_prediction_on_its_way_to_the_spool_still_waits(recorder, monkeypatch):
+    moving, go_on, add = threading.Event(), threading.Event(), recorder._spool.add
+
+    def slow(rows):
+        moving.set()
+        assert go_on.wait(10)
+        add(rows)
+
+    monkeypatch.setattr(recorder._spool, "add", slow)
+    recorder.predicted(row())
+    assert moving.wait(10)
+    assert recorder.waiting() == 1
+    go_on.set()
+    wait_until(lambda: recorder.waiting() == 0)
 
 
 def test_only_the_last_prediction_of_a_drawing_is_recorded(recorder, url):
