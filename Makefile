@@ -28,7 +28,7 @@ test: .venv/ready-to-test  ## lint, types, the notebooks under nbval with a shor
 	$(BIN)/mypy
 	@$(BIN)/python tests/browser.py
 	SESSION7_SHORT=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q $(PARALLEL) -p tests.needs_mnist --nbval $(NOTEBOOKS)
-	$(BIN)/python -m pytest -q $(PARALLEL) tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q $(PARALLEL) tests
 	@cat $(NOTES) 2> /dev/null || echo "everything was tested"
 
 verify: .venv/ready-to-test  ## the notebooks under nbval with full training, then every claim against that run

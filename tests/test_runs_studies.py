@@ -405,12 +405,11 @@ def test_notebooks_are_executed_into_a_folder_with_a_closing_table(tmp_path, mon
     write_startup(tmp_path / "ipython")
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
     monkeypatch.setenv("SESSION7_DATASET", "sample")
-    execute(tmp_path / "executed")
+    names = ["Session7_Step1", "Session7_Step3"]
+    execute(tmp_path / "executed", names)
     table = capsys.readouterr().out.split("\n\n")[-1]
-    assert [path.name for path in sorted((tmp_path / "executed").iterdir())] == [
-        f"Session7_Step{i}.ipynb" for i in (1, 2, 3)
-    ]
-    assert table.count("not judged: measured on a 5,000-image sample") == 3
+    assert [path.stem for path in sorted((tmp_path / "executed").iterdir())] == names
+    assert table.count("not judged: measured on a 5,000-image sample") == 2
     run = utils.History.load(ROOT / "runs/Session7_Step3.json")
     assert (len(run), run.train_images, run.test_images) == (2, 2_000, 1_000)
 
