@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import CPU, constant, linear, some_digits
+from helpers import constant, linear, some_digits
+from histories import record
 from torch import Tensor, nn
 
 import models
 import utils
-from utils import Digits, History, environment, make_transform
+from utils import Digits, make_transform
 
 pytestmark = pytest.mark.usefixtures("alone", "no_figure_left_open")
 
@@ -99,20 +100,6 @@ def test_a_network_without_mistakes_has_none_to_show():
 # ---------------------------------------------------------------------------------------------------------------------
 # Curves
 # ---------------------------------------------------------------------------------------------------------------------
-
-
-def record(test_correct: list[int], *, dataset: str = "MNIST", test_images: int = 10_000, **more) -> History:
-    """The history of a run with these numbers of correct test images."""
-    epochs = len(test_correct)
-    columns = {
-        "learning_rate": [0.1] * epochs,
-        "train_loss": [0.05] * epochs,
-        "train_correct": [59_000] * epochs,
-        "test_loss": [0.02] * epochs,
-        "test_correct": test_correct,
-        "seconds": [1.5] * epochs,
-    }
-    return History(dataset, 60_000, test_images, 7_750, 0, environment(CPU), **columns | more)
 
 
 def targets(axes: plt.Axes) -> list[float]:
