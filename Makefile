@@ -3,8 +3,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
-# Each worker takes whole files; each holds PyTorch in memory, so eight are enough.
-PARALLEL := -n logical --maxprocesses 8 --dist loadfile
+# Each worker takes whole files, in the order of their names: the long ones come first. Each holds PyTorch in memory,
+# so eight are enough.
+PARALLEL := -n logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 STEPS := Session7_Step1 Session7_Step2 Session7_Step3
 NOTEBOOKS := $(STEPS:=.ipynb) lab/Peers.ipynb lab/Answers.ipynb
 SHELF := $(wildcard ../shared/mnist)

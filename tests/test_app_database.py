@@ -281,7 +281,7 @@ def silent():
 
 @pytest.mark.parametrize("kind", ["refused", "silent"])
 def test_predictions_do_not_wait_for_an_unreachable_database(tmp_path, seven, silent, kind):
-    waiting = 4  # seconds that a request would take if it waited for the silent database
+    waiting = 2  # seconds that a request would take if it waited for the silent database
     port = free_port() if kind == "refused" else silent
     database = {"DB_HOST": "127.0.0.1", "DB_PORT": str(port), "DB_NAME": "x", "DB_USER": "x", "DB_PASSWORD": "SECRET"}
     with App(tmp_path, **database, APP_DATABASE_TIMEOUT=str(waiting)) as server:

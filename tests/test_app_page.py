@@ -211,7 +211,7 @@ def test_one_request_runs_at_a_time_and_stale_responses_are_ignored(open_page):
 
 
 def test_long_drawing_stays_within_the_rate_limit(browser, tmp_path):
-    """Eight seconds of scribbling with the default limits: no request is refused."""
+    """Four seconds of scribbling with the default limits: no request is refused."""
     with App(tmp_path, APP_REQUESTS_PER_SECOND="", APP_BURST="") as server:
         page = browser.new_page()
         codes = []
@@ -220,13 +220,13 @@ def test_long_drawing_stays_within_the_rate_limit(browser, tmp_path):
         box = page.locator("#paper").bounding_box()
         page.mouse.move(box["x"] + 50, box["y"] + 50)
         page.mouse.down()
-        end = time.monotonic() + 8
+        end = time.monotonic() + 4
         while time.monotonic() < end:
             for x, y in ((200, 60), (60, 200), (200, 200), (60, 60)):
                 page.mouse.move(box["x"] + x, box["y"] + y, steps=10)
         page.mouse.up()
         page.close()
-    assert set(codes) == {200} and len(codes) > 60
+    assert set(codes) == {200} and len(codes) > 30
 
 
 def test_screen_readers_hear_only_the_final_prediction(open_page):
