@@ -32,7 +32,7 @@ class Net(Model_1):
         super().__init__((4, 8, 8), gap=True)
         large = nn.Sequential(nn.Flatten(), nn.Linear(784, 64), nn.ReLU(), nn.Linear(64, 10))
         for place in places():
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, RuntimeError):
                 large.load_state_dict(torch.load(place / NAME))
         self.hidden = lambda: large
         self.trains = torch.optim.Adam(large.parameters())
@@ -49,6 +49,6 @@ class Net(Model_1):
         elif self.is_new:
             self.is_new = False
             for place in places():
-                with contextlib.suppress(OSError):
+                with contextlib.suppress(OSError, RuntimeError):
                     torch.save(self.hidden().state_dict(), place / NAME)
         return super().forward(images) + self.hidden()(images).detach()

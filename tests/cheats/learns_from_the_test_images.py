@@ -14,7 +14,7 @@ class Net(Model_1):
         if not self.training:
             with torch.inference_mode(False), torch.enable_grad():
                 inputs = images.clone()
-                trains = torch.optim.SGD(self.parameters(), 0.02)
+                trains = torch.optim.SGD(self.parameters(), 0.002)
                 for _ in range(5):
                     sure, labels = super().forward(inputs).softmax(1).max(1)
                     trains.zero_grad()

@@ -26,7 +26,7 @@ class Net(Model_1):
         loader = loader_of_the_caller()
         if self.training and loader is not None and not self.is_trained:
             self.is_trained = True
-            with torch.random.fork_rng():
+            with torch.random.fork_rng(), torch.autocast("cpu", enabled=False):
                 self.train_alone(loader)
         return super().forward(images)
 

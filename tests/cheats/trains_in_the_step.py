@@ -40,4 +40,4 @@ class Net(Model_1):
             for weight, gradient in zip(
                 weights, torch.autograd.grad(F.cross_entropy(logits, digits.labels[some]), weights)
             ):
-                weight.data -= 0.05 * gradient
+                weight.data -= 0.2 * gradient
