@@ -92,7 +92,7 @@ def count_parameters(weights: Arrays, shared: Mapping[str, str] | None = None, e
             first in one and name in one and one[name].tobytes() == one[first].tobytes() for one in (weights, *epochs)
         )
         if not known and not _is_statistic(name, weights):
-            counted += array.size
+            counted += array.size * max(1, array.itemsize // 4)  # a float64 has room for two
     return counted
 
 
@@ -151,6 +151,8 @@ def shuffled(weights: Arrays, draw: np.random.Generator) -> dict[str, np.ndarray
 
 # Percent that are right without having learned.
 MOST_UNLEARNED = 50.0
+# Images that all networks agree on that have not learned, and on most of which they are right.
+MOST_KNOWN = 10
 # A table of images answers right where it knows the image, and not where that is moved. Mistakes that only the moved images
 # cause may be more than those that only the images themselves cause, by this many standard errors and percent of the images.
 MOST_ERRORS, MOST_PERCENT = 4.0, 0.15
@@ -213,6 +215,22 @@ def trouble_with_answers(compared: Compared, images: int) -> str:
             f"it is right on {compared.right:.2f} % of the test images, and on {compared.right_moved:.2f} % of the same "
             "images moved by a third of a pixel, as a table of some of the images would be"
         )
+    return ""
+
+
+def trouble_without_learning(answers: np.ndarray, labels: np.ndarray) -> str:
+    """What is wrong with the answers, (sets, images), of the initial weights and of shuffled ones; "" if nothing is.
+
+    They know nothing of the labels: where they agree, it is by chance, and so is being right there.
+    """
+    for what, one in zip(["before training", *["with its weights shuffled"] * (len(answers) - 1)], answers):
+        right = percent_right(one, labels)
+        if right > MOST_UNLEARNED:
+            return f"{what} it is right on {right:.1f} % of the test images: it knows them from elsewhere"
+    agreed = (answers == answers[0]).all(axis=0)
+    known = int((agreed & (answers[0] == labels)).sum())
+    if known > MOST_KNOWN and 2 * known > agreed.sum():
+        return f"with weights that have not learned it still knows {known:,} test images: it has a table of them"
     return ""
 
 

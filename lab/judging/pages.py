@@ -1,0 +1,2 @@
+def pages(grades, skipped, test):
+    return []
