@@ -3,6 +3,7 @@
 `from lab import judge, look` has the two functions that a network of your own is judged with.
 """
 
+import importlib
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -13,14 +14,11 @@ if TYPE_CHECKING:
     from lab.judging.look import look as look
 
 
+FUNCTIONS = {"judge": "lab.judging.judge", "look": "lab.judging.look"}
+
+
 def __getattr__(name: str) -> Any:
     """Import the two functions when they are asked for: PyTorch takes seconds, and `python -m lab list` must not."""
-    if name == "judge":
-        from lab.judging.judge import judge
-
-        return judge
-    if name == "look":
-        from lab.judging.look import look
-
-        return look
+    if name in FUNCTIONS:
+        return getattr(importlib.import_module(FUNCTIONS[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

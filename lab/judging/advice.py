@@ -1,63 +1,61 @@
 """One next experiment for a network, from what its runs show and what is recorded of others."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
 import numpy as np
+from lab.evidence.odds import DEFAULT_SEEDS
+from lab.judging.look import BUDGET, Look
 
 import utils
 from lab.evidence import records, statistics
-from lab.evidence.odds import DEFAULT_SEEDS
-from lab.judging.look import BUDGET
-
-if TYPE_CHECKING:
-    from lab.judging.card import Card
+from lab.judging.trial import Trial, consistent
 
 UNDERFIT = 99.5  # percent of the training images; Step 3's recorded runs end above
 OVERFIT = 0.35  # points between training and test images; Step 3's recorded runs stay below 0.2
 RESTLESS = 0.06  # points, standard deviation of the last five epochs within a run; Step 3's is 0.02
 
 
-def next_experiment(card: Card) -> str:
+def next_experiment(look: Look, trials: Mapping[int, Trial], failures: Mapping[int, str]) -> str:
     """What to try next, in one or two sentences: the first that applies of what is broken, over budget, unsure, weak."""
-    if card.failures:
-        seed, why = next(iter(card.failures.items()))
+    if failures:
+        seed, why = next(iter(failures.items()))
         return f"Find out why seed {seed} failed ({why}). If the loss is not finite, halve the learning rate."
-    over = card.look.parameters - BUDGET + 1
+    over = look.parameters - BUDGET + 1
     if over > 0:
-        return f"You are {over:,} parameters over the budget{_largest(card)}: make it narrower."
-    if card.look.warnings:
-        warning = card.look.warnings[0]
+        return f"You are {over:,} parameters over the budget{_largest(look)}: make it narrower."
+    if look.warnings:
+        warning = look.warnings[0]
         return f"First follow the warning: {warning.what}."
-    if card.consistent is None:
+    passed = consistent(trials)
+    if passed is None:
         return "Run it on all of MNIST: on this sample there is no verdict."
-    if card.consistent == len(card.trials):
-        return _confirm_or_shrink(card)
-    return _improve(card)
+    if passed == len(trials):
+        return _confirm_or_shrink(look, len(trials))
+    return _improve(trials)
 
 
-def _largest(card: Card) -> str:
-    if not card.look.table:
+def _largest(look: Look) -> str:
+    if not look.table:
         return ""
-    row = max(card.look.table, key=lambda row: row.parameters)
+    row = max(look.table, key=lambda row: row.parameters)
     return f", and {row.parameters:,} are in one {row.name}"
 
 
-def _confirm_or_shrink(card: Card) -> str:
+def _confirm_or_shrink(look: Look, seeds: int) -> str:
     """For a network whose seeds are all consistent."""
-    if len(card.trials) < DEFAULT_SEEDS:
+    if seeds < DEFAULT_SEEDS:
         return f"Confirm it: with {DEFAULT_SEEDS} seeds, luck alone seldom passes."
     sizes = records.load_study("frontier").values()
     passed = [one.parameters for one in map(statistics.over_seeds, sizes) if one.consistent == one.seeds]
-    if card.look.parameters > min(passed):
+    if look.parameters > min(passed):
         return f"Make it smaller: a recorded network with {min(passed):,} parameters is consistent for every seed."
     return "It is smaller than every recorded network that is consistent: confirm it with 20 seeds that chose nothing."
 
 
-def _improve(card: Card) -> str:
+def _improve(trials: Mapping[int, Trial]) -> str:
     """For a network that missed the verdict with some seed."""
-    runs = [trial.history for trial in card.whole.values()] or list(card.runs.values())
+    runs = [trial.history for trial in trials.values() if trial.stopped is None]
+    runs = runs or [trial.history for trial in trials.values()]
     trained = [run.final_train_accuracy for run in runs if run.final_train_correct is not None]
     if trained and np.mean(trained) < UNDERFIT:
         return (

@@ -8,6 +8,7 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import torch
+from lab.judging.look import BUDGET, Look
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -17,8 +18,7 @@ from lab.evidence.records import Tested
 from lab.evidence.statistics import Difference
 from lab.evidence.tables import seeds_table
 from lab.judging import advice
-from lab.judging.look import BUDGET, Look
-from lab.judging.trial import Trial
+from lab.judging.trial import Trial, consistent
 from lab.runs.recipes import Recipe
 
 SHOWN = 10  # mistakes in the picture
@@ -87,12 +87,6 @@ class Card:
     def dataset(self) -> str:
         return next(iter(self.runs.values())).dataset
 
-    @property
-    def consistent(self) -> int | None:
-        """How many seeds meet the verdict; None where there is none."""
-        verdicts = [utils.verdict(run).consistent for run in self.runs.values()]
-        return None if None in verdicts else sum(map(bool, verdicts))
-
     def to_step3(self) -> ToStep3:
         """How it compares with the recorded runs of Step 3."""
         whole = {seed: trial.history for seed, trial in self.whole.items()}
@@ -129,7 +123,7 @@ class Card:
     def as_dict(self) -> dict[str, Any]:
         """All of it, as JSON has it."""
         to_step3, mistakes = self.to_step3(), self.mistakes()
-        consistent = self.consistent
+        passed = consistent(self.trials)
         return {
             "network": self.recipe.network,
             "like": self.like,
@@ -140,11 +134,11 @@ class Card:
             "epochs": self.recipe.epochs,
             "seeds": {str(seed): _seed(trial) for seed, trial in self.trials.items()},
             "failed": {str(seed): why for seed, why in self.failures.items()},
-            "consistent": consistent,
+            "consistent": passed,
             "of": len(self.trials),
             "consistent_interval": None
-            if consistent is None
-            else list(statistics.share_interval(consistent, len(self.trials))),
+            if passed is None
+            else list(statistics.share_interval(passed, len(self.trials))),
             "to_step3": (to_step3.difference._asdict() if to_step3.difference else {"reason": to_step3.reason})
             | {"seeds": to_step3.seeds, "says": to_step3.says},
             "mistakes": mistakes
@@ -154,7 +148,7 @@ class Card:
                 "own": [index for index, _, _ in mistakes.own],
             },
             "look": self.look.as_dict(),
-            "next": advice.next_experiment(self),
+            "next": advice.next_experiment(self.look, self.trials, self.failures),
         }
 
     def write(self, folder: Path) -> None:
@@ -226,16 +220,16 @@ def _lines(card: Card) -> list[str]:
             f"mistakes     {len(mistakes.wrong)} test images in most seeds: {len(mistakes.shared)} that Step 3 gets wrong"
             f" too (of its {mistakes.of_step3}), {len(mistakes.own)} of its own"
         )
-    return [*lines, f"next         {advice.next_experiment(card)}"]
+    return [*lines, f"next         {advice.next_experiment(card.look, card.trials, card.failures)}"]
 
 
 def _consistent(card: Card) -> str:
-    consistent, seeds = card.consistent, len(card.trials)
-    if consistent is None:
+    passed, seeds = consistent(card.trials), len(card.trials)
+    if passed is None:
         return str(utils.verdict(next(iter(card.runs.values()))))
-    low, high = statistics.share_interval(consistent, seeds)
+    low, high = statistics.share_interval(passed, seeds)
     return (
-        f"{consistent} of {seeds} seeds; so between {100 * low:.0f} and {100 * high:.0f} % of all seeds are "
+        f"{passed} of {seeds} seeds; so between {100 * low:.0f} and {100 * high:.0f} % of all seeds are "
         "(exact 95 % interval)"
     )
 

@@ -5,8 +5,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from lab.evidence.odds import DEFAULT_SEEDS
-from lab.judging.card import Card
 from lab.judging.look import Look, look
+
+from lab.judging.card import Card
 from lab.judging.trial import folder_of, run_trials
 from lab.runs import config, own
 from lab.runs.recipes import Recipe

@@ -34,6 +34,12 @@ class Trial:
     stopped: int | None
 
 
+def consistent(trials: Mapping[int, Trial]) -> int | None:
+    """How many seeds meet the verdict; None where there is none."""
+    verdicts = [utils.verdict(trial.history).consistent for trial in trials.values()]
+    return None if None in verdicts else sum(map(bool, verdicts))
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Where it is kept
 # ---------------------------------------------------------------------------------------------------------------------
