@@ -266,7 +266,7 @@ def _draw_frontier(axes: Axes, card: Card) -> None:
     figures.frontier_on(axes, records.load_study("frontier"), names=False)
     means = [run.mean_last_five for run in card.runs.values()]
     mean = sum(means) / len(means)
-    low, high = axes.get_ylim()
+    low, _ = axes.get_ylim()
     axes.plot(card.look.parameters, max(mean, low + 0.02), "*", markersize=15, color=utils.YOUR_COLOR, label="yours")
     if card.look.parameters > axes.get_xlim()[1]:
         axes.set_xscale("log")
