@@ -34,6 +34,12 @@ class Trial:
     stopped: int | None
 
 
+def consistent(trials: Mapping[int, Trial]) -> int | None:
+    """How many seeds meet the verdict; None where there is none."""
+    verdicts = [utils.verdict(trial.history).consistent for trial in trials.values()]
+    return None if None in verdicts else sum(map(bool, verdicts))
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Where it is kept
 # ---------------------------------------------------------------------------------------------------------------------
@@ -57,7 +63,7 @@ def _write(folder: Path, trial: Trial) -> None:
     utils.write_json(folder / "trial.json", asdict(trial))
 
 
-def _read(folder: Path, to_the_end: bool) -> Trial | None:
+def _read(folder: Path, whole: bool) -> Trial | None:
     """The trial that ended in this folder; None if there is none, or if it stopped early and is to go on."""
     try:
         content = json.loads((folder / "trial.json").read_text(encoding="utf-8"))
@@ -65,7 +71,7 @@ def _read(folder: Path, to_the_end: bool) -> Trial | None:
         trial = Trial(utils.History(**content["history"]), tested, content["stopped"])
     except (FileNotFoundError, ValueError, TypeError, KeyError):  # torn: the run's own files go on to make it again
         return None
-    return None if trial.stopped and to_the_end else trial
+    return None if trial.stopped and whole else trial
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -79,7 +85,7 @@ def run_trials(
     jobs: int | None = None,
     backend: str = "loky",
     address: str | None = None,
-    to_the_end: bool = False,
+    whole: bool = False,
     show: bool = True,
 ) -> tuple[dict[int, Trial], dict[int, str]]:
     """Train from each seed what is not there yet; return the trials, and why a seed has none.
@@ -87,7 +93,7 @@ def run_trials(
     jobs:       runs at a time, with as many threads each as there are cores for them; by default one run per core. With
                 one job, each run shows its progress and its table of epochs, otherwise there is a bar for each
     backend:    as in `run_study`, and so is `address`
-    to_the_end: also train the epochs that can no longer change the verdict
+    whole: also train the epochs that can no longer change the verdict
 
     Runs that were interrupted go on where they were. Raises ValueError as `check_jobs` and for a network that cannot be made,
     and OSError for a folder that cannot be written to.
@@ -96,7 +102,7 @@ def run_trials(
     folder = folder_of(recipe)
     expect_folder(folder)
     wanted = list(dict.fromkeys(seeds))
-    trials = {seed: trial for seed in wanted if (trial := _read(folder / str(seed), to_the_end))}
+    trials = {seed: trial for seed in wanted if (trial := _read(folder / str(seed), whole))}
     missing = [seed for seed in wanted if seed not in trials]
     jobs = jobs or min(cores(), max(1, len(missing)))
     threads = 1 if backend == "dask" else max(1, cores() // jobs)
@@ -105,7 +111,7 @@ def run_trials(
     make = own.given(recipe.network)
     with runs_on(backend, address), _bars(watched, recipe.epochs):
         parallel = joblib.Parallel(n_jobs=jobs, batch_size=1, return_as="generator_unordered")
-        options = make, to_the_end, show and jobs == 1
+        options = make, whole, show and jobs == 1
         for seed, trial in parallel(
             joblib.delayed(_try)(recipe, s, threads, folder / str(s), *options) for s in missing
         ):
@@ -117,12 +123,12 @@ def run_trials(
 
 
 def _try(
-    recipe: Recipe, seed: int, threads: int, folder: Path, make: own.Make | None, to_the_end: bool, show: bool
+    recipe: Recipe, seed: int, threads: int, folder: Path, make: own.Make | None, whole: bool, show: bool
 ) -> tuple[int, Trial | str]:
     """A trial, or the sentence that says why there is none."""
     own.know(recipe.network, make)
     torch.set_num_threads(_threads_recorded(recipe, seed) or threads)
-    hopeless = None if to_the_end else is_hopeless(recipe)
+    hopeless = None if whole else is_hopeless(recipe)
     if show:
         print(f"seed {seed}", flush=True)
     try:
