@@ -3,7 +3,6 @@
 import contextlib
 import csv
 import io
-import math
 import os
 import secrets
 import tempfile
@@ -21,32 +20,17 @@ from lab.evidence import records, tables
 from lab.evidence.places import RECORDS, expect_folder, is_evidence
 from lab.evidence.statistics import Runs
 from lab.judging import pages, rubric, submissions
-from lab.judging.harness import Harness, Result, draw
-from lab.judging.marks import Grade, Terms
+from lab.judging.harness import Failure, Harness, Result, draw
+from lab.judging.marks import COLUMNS, Grade, Terms
 from lab.judging.sandbox import Sandbox
 from lab.judging.submissions import Submission
 from lab.runs import config
-from lab.runs.complaints import nearest
+from lab.runs.complaints import nearest, one_line
 from lab.runs.recipes import STEP_1, STEP_2, STEP_3, Recipe
 from lab.runs.study import cores
 
 STEPS = {"step1": STEP_1, "step2": STEP_2, "step3": STEP_3}
 OUT = Path("runs", "grades")
-COLUMNS = (
-    "name",
-    "parameters",
-    "budget met",
-    "seeds",
-    "consistent",
-    "mean",
-    "worst",
-    "difference to Step 3",
-    "low",
-    "high",
-    "points",
-    "isolation",
-    "what failed",
-)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -70,16 +54,18 @@ def find_recipe(name: str) -> Recipe:
     return recipe
 
 
-def step3_with(recipe: Recipe) -> tuple[Runs, str]:
-    """The recorded runs of Step 3's network trained with a recipe, and what to call them; else those of Step 3 itself."""
+def step3_with(recipe: Recipe) -> tuple[Runs, str, bool]:
+    """The recorded runs of Step 3's network trained with a recipe, else those of Step 3 itself; what to call them; and
+    whether they were trained with this recipe.
+    """
     like = replace(recipe, network=STEP_3.network, switches=STEP_3.switches)
-    choices = ((STEP_3, "Step 3"),) if like.hash == STEP_3.hash else ((like, "Step 3's network"), (STEP_3, "Step 3"))
-    for one, what in choices:
+    name = "Step 3" if like.hash == STEP_3.hash else "Step 3's network with this recipe"
+    for one, what in ((like, name), (STEP_3, "Step 3")):
         found = [records.read(path).history for path in sorted(RECORDS.glob(f"{one.hash}.seed*.json"))]
         if found:
-            called = f"{what}, {one.epochs} epochs, {len(found)} recorded seeds"
-            return {run.seed: run for run in sorted(found, key=lambda run: run.seed)}, called
-    return {}, ""
+            runs = {run.seed: run for run in sorted(found, key=lambda run: run.seed)}
+            return runs, f"{what} ({one.epochs} epochs, {len(found)} recorded seeds)", one is like
+    return {}, "", False
 
 
 def read_secret(given: str, out: Path) -> bytes:
@@ -150,8 +136,8 @@ def grade(
     for one in skipped:
         print(f"skipped: {one.name} {one.why}")
     train, test = utils.load_data(torch.device("cpu"))
-    recorded, against = step3_with(chosen) if train.dataset == "MNIST" else ({}, "")
-    terms = Terms(chosen, points_by, draw_seeds(hidden, seeds), train.dataset, recorded, against)
+    recorded, against, alike = step3_with(chosen) if train.dataset == "MNIST" else ({}, "", False)
+    terms = Terms(chosen, points_by, draw_seeds(hidden, seeds), train.dataset, recorded, against, alike)
     grades = [_begin(submission, terms) for submission in handed_in]
     with tempfile.TemporaryDirectory(prefix="grade", ignore_cleanup_errors=True) as scratch:
         harness = Harness(train, test, hidden, sandbox, Path(scratch), minutes)
@@ -205,11 +191,23 @@ class _Class:
             result = self._kept(path)
             again = result is not None
             if result is None:
-                result = self.harness.run(grade.submission, grade.recipe, seed)
+                result = self._run_anew(grade, seed)
                 result.save(path)
             result.name = grade.name
             grade.results.append(result)
         return "" if again else self._sentence(grade, result)
+
+    def _run_anew(self, grade: Grade, seed: int) -> Result:
+        """One run. What the harness did not expect is that submission's failure, and nobody else's."""
+        try:
+            return self.harness.run(grade.submission, grade.recipe, seed)
+        except Exception as error:  # noqa: BLE001
+            key = grade.submission.hash_with(grade.recipe)
+            result = Result(grade.name, key, seed, self.harness.sandbox.isolation, self.harness.minutes)
+            result.failures.append(
+                Failure("run", f"it could not be graded: {type(error).__name__}: {one_line(str(error))}")
+            )
+            return result
 
     def _kept(self, path: Path) -> Result | None:
         """The result of a run that has ended before; None if there is none that counts here."""
@@ -238,30 +236,11 @@ class _Class:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def row(grade: Grade) -> list[str]:
-    """A student's line of grades.csv, as `COLUMNS` names its cells."""
-    summary, gap = grade.summary, grade.difference
-    isolation = ", ".join(dict.fromkeys(result.isolation for result in grade.results))
-    why_not = grade.terms.why_not_judged
-    return [
-        _text(grade.name),
-        "" if grade.parameters is None else str(grade.parameters),
-        {None: "", True: "yes", False: "no"}[grade.budget_met],
-        str(len(grade.terms.seeds)),
-        why_not or f"{grade.consistent} of {len(grade.terms.seeds)}",
-        f"{summary.mean:.3f}" if summary else "",
-        f"{summary.worst:.2f}" if summary else "",
-        *([f"{value:+.3f}" if math.isfinite(value) else "" for value in gap] if gap else [""] * 3),
-        "" if grade.total is None else f"{grade.total:g}",
-        isolation,
-        _text("; ".join(failure.why for failure in grade.failures)),
-    ]
-
-
 def _text(cell: str) -> str:
-    """A text that a spreadsheet does not take for a formula."""
+    """A cell on one line, that a spreadsheet does not take for a formula."""
     cell = "".join(letter if letter.isprintable() else " " for letter in cell)
-    return f"'{cell}" if cell.startswith(("=", "+", "-", "@")) else cell
+    is_number = cell[1:].replace(".", "", 1).isdigit()
+    return f"'{cell}" if cell.startswith(("=", "+", "-", "@")) and not is_number else cell
 
 
 def as_csv(grades: Iterable[Grade]) -> str:
@@ -269,14 +248,14 @@ def as_csv(grades: Iterable[Grade]) -> str:
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(COLUMNS)
-    writer.writerows(map(row, grades))
+    writer.writerows([_text(cell) for cell in grade.cells().values()] for grade in grades)
     return file.getvalue()
 
 
 def as_table(grades: Sequence[Grade]) -> str:
     """The same in short, for the terminal."""
     titles = ["name", "parameters", "consistent", "mean", "points", "what failed"]
-    cells = [dict(zip(COLUMNS, row(grade))) for grade in grades]
+    cells = [grade.cells() for grade in grades]
     why_not = grades[0].terms.why_not_judged if grades else ""
     rows = [[cell[title].replace(why_not or "\n", "-")[:90] for title in titles] for cell in cells]
     return tables.table(titles, rows) + (f"\n{why_not}" if why_not else "")

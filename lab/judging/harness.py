@@ -123,6 +123,7 @@ class Result:
 # ---------------------------------------------------------------------------------------------------------------------
 
 Words = Annotated[str, Field(max_length=1_000)]
+Count = Annotated[int, Field(ge=0, le=10**12)]  # longer numbers take Python minutes to print
 
 
 class _Report(BaseModel):
@@ -137,21 +138,21 @@ class _Error(_Report):
 class _Trained(_Report):
     look: dict[str, object]
     shared: dict[Words, Words]
-    steps: int
-    moved: int
+    steps: Count
+    moved: Count
     changed: Annotated[list[Words], Field(max_length=5_000)]
     images_intact: bool
-    environment: dict[Words, Words | int]
+    environment: dict[Words, Words | Count]
     learning_rate: list[FiniteFloat]
     train_loss: list[FiniteFloat]
-    train_correct: list[Annotated[int, Field(ge=0)]]
+    train_correct: list[Count]
     seconds: list[FiniteFloat]
-    final_train_correct: Annotated[int, Field(ge=0)]
+    final_train_correct: Count
 
 
 class _Predicted(_Report):
     changed: Annotated[list[Words], Field(max_length=5_000)]
-    moved: int
+    moved: Count
 
 
 Report = TypeVar("Report", bound=_Report)

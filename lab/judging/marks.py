@@ -8,13 +8,29 @@ import numpy as np
 from scipy.stats import t as student_t
 
 import utils
-from lab.evidence.statistics import Difference, OverSeeds, Runs, has_collapsed, over_seeds
+from lab.evidence.statistics import Difference, OverSeeds, Runs, has_collapsed, over_seeds, unpaired_difference
 from lab.judging import rubric
 from lab.judging.harness import Failure, Result
-from lab.judging.looked import Looked
+from lab.judging.looked import Looked, Warned
 from lab.judging.rubric import Points, Rubric
 from lab.judging.submissions import Submission
 from lab.runs.recipes import Recipe
+
+COLUMNS = (
+    "name",
+    "parameters",
+    "budget met",
+    "seeds",
+    "consistent",
+    "mean",
+    "worst",
+    "difference to Step 3",
+    "low",
+    "high",
+    "points",
+    "isolation",
+    "what failed",
+)
 
 
 @dataclass(frozen=True)
@@ -24,6 +40,7 @@ class Terms:
     recorded: the recorded runs of Step 3's network, with the class's recipe where there are such, else with the lesson's;
               empty where the data is not MNIST
     against:  what these runs are, in words
+    alike:    whether they were trained with the class's recipe
     """
 
     recipe: Recipe
@@ -32,6 +49,7 @@ class Terms:
     dataset: str
     recorded: Runs
     against: str
+    alike: bool
 
     @property
     def why_not_judged(self) -> str:
@@ -123,9 +141,9 @@ class Grade:
         return next((Looked.of(result.look) for result in self.results if result.look), Looked())
 
     @property
-    def warnings(self) -> list[str]:
-        """What `look` found to warn of, as the training process said."""
-        return self.looked.warnings
+    def mistakes(self) -> list[Warned]:
+        """What `look` found to be a mistake; other findings are only worth knowing."""
+        return [warned for warned in self.looked.warnings if not warned.harmless]
 
     @property
     def points(self) -> list[Points] | None:
@@ -139,7 +157,7 @@ class Grade:
         """What the rubric looks at, as far as it is known. The means count where every seed came to its end."""
         if not self.ended:
             return {}
-        measured: dict[str, float] = {"warnings": len(self.warnings)}
+        measured: dict[str, float] = {"warnings": len(self.mistakes)}
         if self.parameters:
             measured["parameters"] = self.parameters
         measured["consistent"] = (self.consistent or 0) / len(self.terms.seeds)
@@ -154,6 +172,25 @@ class Grade:
         """The sum of the points."""
         return None if self.points is None else sum(item.given for item in self.points)
 
+    def cells(self) -> dict[str, str]:
+        """The student's line of grades.csv, by `COLUMNS`."""
+        summary, to_step3 = self.summary, self.difference
+        ends = [f"{value:+.3f}" if math.isfinite(value) else "" for value in to_step3] if to_step3 else [""] * 3
+        cells = [
+            self.name,
+            "" if self.parameters is None else str(self.parameters),
+            {None: "", True: "yes", False: "no"}[self.budget_met],
+            str(len(self.terms.seeds)),
+            self.terms.why_not_judged or f"{self.consistent} of {len(self.terms.seeds)}",
+            f"{summary.mean:.3f}" if summary else "",
+            f"{summary.worst:.2f}" if summary else "",
+            *ends,
+            "" if self.total is None else f"{self.total:.4g}",
+            ", ".join(dict.fromkeys(result.isolation for result in self.results)),
+            "; ".join(failure.why for failure in self.failures),
+        ]
+        return dict(zip(COLUMNS, cells))
+
     @property
     def claims(self) -> list[tuple[str, float, float | None]]:
         """What the submission claims, each beside what was measured."""
@@ -164,22 +201,15 @@ class Grade:
 
 
 def difference(ours: Runs, theirs: Runs) -> Difference:
-    """The difference of the means of the last five epochs, in points, with Welch's 95 % interval: the seeds are not paired.
+    """The difference of the means of the last five epochs, in points, with a 95 % interval: Welch's, since the seeds differ.
 
-    One seed has no spread of its own; it is taken to be that of the others, which are several. There is no interval where
-    a run collapsed.
+    One seed has no spread of its own. It is taken to be that of the others, which are several.
     """
-    one, other = ([run.mean_last_five for run in runs.values()] for runs in (ours, theirs))
-    mean = float(np.mean(one) - np.mean(other))
-    spread = [float(np.var(means, ddof=1)) if len(means) > 1 else math.nan for means in (one, other)]
-    if math.isnan(spread[0]):
-        spread[0] = spread[1]
-        freedom = float(len(other) - 1)
-    else:
-        parts = [variance / len(means) for variance, means in zip(spread, (one, other))]
-        bottom = sum(part**2 / (len(means) - 1) for part, means in zip(parts, (one, other)) if len(means) > 1)
-        freedom = sum(parts) ** 2 / bottom if bottom else math.inf
-    reach = student_t.ppf(0.975, freedom) * math.sqrt(spread[0] / len(one) + spread[1] / len(other))
+    if len(ours) > 1:
+        return unpaired_difference(ours, theirs)
+    one, other = (np.array([run.mean_last_five for run in runs.values()]) for runs in (ours, theirs))
+    mean = float(one.mean() - other.mean())
+    reach = float(student_t.ppf(0.975, len(other) - 1) * other.std(ddof=1) * math.sqrt(1 + 1 / len(other)))
     if any(has_collapsed(run) for runs in (ours, theirs) for run in runs.values()):
         reach = math.nan
-    return Difference(mean, float(mean - reach), float(mean + reach))
+    return Difference(mean, mean - reach, mean + reach)

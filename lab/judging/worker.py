@@ -218,8 +218,11 @@ def aliases(model: nn.Module) -> dict[str, str]:
 
 
 def find(code: str) -> Callable[[], nn.Module]:
-    """What makes the network in a submission's net.py: `Net`, or its only network."""
-    return own.find(f"{code}/net.py:").make
+    """What makes the network in a submission's net.py: `Net`, a class or a function, or else its only network."""
+    try:
+        return own.find(f"{code}/net.py:Net").make
+    except ValueError:
+        return own.find(f"{code}/net.py:").make
 
 
 def train(job: Mapping[str, Any]) -> dict[str, object]:
