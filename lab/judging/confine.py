@@ -38,6 +38,7 @@ class Settings(NamedTuple):
     system: list[str]  # may be read: the interpreter, its packages and libraries ...
     hidden: list[str]  # ... but not these parts of it
     reads: list[str]  # may be read as well: the project's code, and what the caller names
+    lists: list[str]  # folders whose names may be read: imports look for their modules there
     seconds: float
     memory: int
     disk: int
@@ -292,11 +293,12 @@ def landlock(settings: Settings) -> int:
             os.close(place)
 
     hidden = [Path(path).resolve() for path in settings.hidden]
-    for root in map(Path.resolve, map(Path, settings.system)):
-        for part in without(root, hidden):
+    for root in settings.system:
+        for part in without(Path(root).resolve(), hidden):
             allow(part, _READ | _EXECUTE | _LIST)
-        if root.is_dir():
-            allow(root, _LIST)  # names only, also where something in it is hidden
+    for path in (*settings.system, *settings.lists):
+        if Path(path).is_dir():
+            allow(path, _LIST)  # names only, also where something in it is hidden
     for path in (*settings.reads, *_PROCESS_FILES):
         allow(path, _READ | _EXECUTE | _LIST)
     for path in DEVICES:

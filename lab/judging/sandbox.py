@@ -145,6 +145,7 @@ class Sandbox:
             system=[str(path) for path in _system()],
             hidden=[str(path) for path in _hidden()],
             reads=[str(path) for path in (*_code(), *reads)],
+            lists=[str(PROJECT), str(PROJECT / "lab")],
             seconds=limits.seconds,
             memory=limits.memory_mib * 2**20,
             disk=limits.disk_mib * 2**20,
