@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy.stats import t as student_t
+from scipy.stats import ttest_ind
 
 import utils
 
@@ -131,6 +132,20 @@ def paired_difference(after: Runs, before: Runs) -> Difference:
     if any(has_collapsed(runs[seed]) for runs in (after, before) for seed in seeds):
         reach = math.nan
     return Difference(float(mean), float(mean - reach), float(mean + reach))
+
+
+def unpaired_difference(after: Runs, before: Runs) -> Difference:
+    """Mean difference of the last five epochs of runs from different seeds, with Welch's 95 % interval.
+
+    There is no interval where a run collapsed. Raises ValueError for fewer than two runs on either side.
+    """
+    sides = [[run.mean_last_five for run in runs.values()] for runs in (after, before)]
+    if min(map(len, sides)) < 2:
+        raise ValueError(f"{len(sides[0])} and {len(sides[1])} runs, expected at least 2 on each side")
+    low, high = ttest_ind(*sides, equal_var=False).confidence_interval(0.95)
+    if any(has_collapsed(run) for runs in (after, before) for run in runs.values()):
+        low = high = math.nan
+    return Difference(float(np.mean(sides[0]) - np.mean(sides[1])), float(low), float(high))
 
 
 def differences(recipes: Mapping[str, Runs], against: str) -> dict[str, Difference]:
