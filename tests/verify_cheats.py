@@ -2,11 +2,12 @@
 
     python -m pytest -v tests/verify_cheats.py
 
-takes some minutes for each isolation, on the sample. Everything runs in a PID namespace of its own, since some cheats kill
-whatever they can; where there is none (`unshare`, Linux), those are left out.
+takes some ten minutes for each isolation, on the sample. Everything runs in a PID namespace of its own, since some cheats
+kill whatever they can. Where there is none (Linux has them, for root or with user namespaces), those are left out.
 """
 
 import csv
+import hashlib
 import html
 import http.server
 import io
@@ -14,51 +15,44 @@ import json
 import os
 import re
 import shutil
-import stat
 import subprocess
 import sys
 import threading
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pytest
+import torch
+from notes import note
 
+import utils
 from lab.judging.sandbox import BUBBLEWRAP, PROCESS_LIMITS, bubblewrap_problem
 from tests.make_cheats import write_cheats
-from tests.notes import note
 
-ROOT = Path(__file__).parent.parent
-HONEST = ("honest", "honest_functions")
+ROOT = Path(__file__).resolve().parent.parent
 ISOLATIONS = (BUBBLEWRAP, PROCESS_LIMITS)
+HONEST = ("honest", "honest_functions")
 MARK = "cheat_was_here"  # what cheats leave and print
 RECIPE = "epochs: 3\nplain_epochs: 0\naugmentation: {}\nlearning_rate: 0.02\nweight_decay: 0.0\ngamma: 1.0\n"
 MINUTES = 1.0  # that a run may take
-MARGIN = 0.0  # of percent
+KILLERS = ("kills_its_parent", "kills_everybody", "freezes_its_parent")
 
-# Runs with one argument: the isolation. Everything it writes is below the current folder.
-GRADER = """
-import json, os, sys
-from pathlib import Path
-from lab.judging.grade import grade
-from lab.judging.sandbox import Sandbox
 
-isolation, submissions, out = sys.argv[1:]
-grade(Path(submissions), Path(out), seeds=1, jobs=2, secret="of the test", recipe="recipe.yaml", minutes=MINUTES,
-      sandbox=Sandbox(isolation))
-""".replace("MINUTES", str(MINUTES))
+class Cheat(NamedTuple):
+    """What has to come of a cheat.
 
-# Runs the grader in namespaces of its own, and then says which processes and shared memory are still there.
-CONTAINER = """
-mount --bind "$PWD/tmp" /tmp && mount --bind "$PWD/shm" /dev/shm || exit 99
-"$@"
-status=$?
-for process in /proc/[0-9]*; do
-    name=${process#/proc/}
-    [ "$name" = 1 ] || [ "$name" = $$ ] || tr '\\0' ' ' 2> /dev/null < "$process/cmdline" >> left.txt
-done
-tail -n +2 /proc/sysvipc/shm >> left.txt
-exit $status
-"""
-UNSHARE = ["unshare", "--pid", "--ipc", "--mount", "--fork", "--kill-child", "--mount-proc"]
+    end:  "caught": it has no result, or one that is out of points
+          "same": it has an honest network's result to the last bit, as if it had not tried
+          "own": it has a result of its own, which is no better than what its own network learned
+          "skipped": it is no submission
+    says: words on the student's page, or for what is skipped on the class's
+    """
+
+    end: Literal["caught", "same", "own", "skipped"]
+    says: str
+
+
+CHEATS: dict[str, Cheat] = {}
