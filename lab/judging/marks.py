@@ -205,11 +205,11 @@ def difference(ours: Runs, theirs: Runs) -> Difference:
 
     One seed has no spread of its own. It is taken to be that of the others, which are several.
     """
-    if len(ours) > 1:
-        return unpaired_difference(ours, theirs)
     one, other = (np.array([run.mean_last_five for run in runs.values()]) for runs in (ours, theirs))
     mean = float(one.mean() - other.mean())
-    reach = float(student_t.ppf(0.975, len(other) - 1) * other.std(ddof=1) * math.sqrt(1 + 1 / len(other)))
     if any(has_collapsed(run) for runs in (ours, theirs) for run in runs.values()):
-        reach = math.nan
+        return Difference(mean, math.nan, math.nan)
+    if len(one) > 1:
+        return unpaired_difference(ours, theirs)
+    reach = float(student_t.ppf(0.975, len(other) - 1) * other.std(ddof=1) * math.sqrt(1 + 1 / len(other)))
     return Difference(mean, mean - reach, mean + reach)

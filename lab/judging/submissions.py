@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import yaml
 from torch import nn
 
+import models
 import utils
 from lab.runs import config, train
 from lab.runs.complaints import nearest, one_line
@@ -293,9 +294,10 @@ def _network_source(cells: Iterable[tuple[str, list[str]]]) -> str:
 
 
 def _is_network(node: ast.ClassDef) -> bool:
-    """Whether a class looks like one of torch.nn.Module, by the names of its bases."""
+    """Whether a class looks like a network, by the names of its bases: those of torch.nn, and the lesson's own."""
     names = [base.attr if isinstance(base, ast.Attribute) else getattr(base, "id", "") for base in node.bases]
-    return any(isinstance(cls := getattr(nn, name, None), type) and issubclass(cls, nn.Module) for name in names)
+    found = [getattr(module, name, None) for name in names for module in (nn, models)]
+    return any(isinstance(one, type) and issubclass(one, nn.Module) for one in found)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
