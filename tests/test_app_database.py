@@ -358,8 +358,7 @@ def test_corrections_made_without_the_database_survive_a_kill_of_the_app(tmp_pat
         try:
             id, _ = predict(server, seven)
             assert server.client.post(f"drawings/{id}/truth", json={"digit": 2}).json() == {"recorded": False}
-            server.process.kill()
-            server.process.wait()
+            server.stop(signal.SIGKILL)
             server.start()
             assert server.client.post(f"drawings/{id}/truth", json={"digit": 3}).status_code == 409
         finally:
