@@ -58,7 +58,7 @@ def recipe_for(name: str, like: str = "step3", file: Path | None = None, **field
             raise ValueError(f"{one} names a seed, expected the other fields of a recipe: the seeds are given apart")
         base = config.parse(name, base, ["--config", str(one)]).recipe
     if not isinstance(fields.get("switches", {}), dict):
-        raise ValueError(f"switches are {fields['switches']!r}, expected a dictionary such as {{'dropout': 0.1}}")
+        raise ValueError(f"switches are {fields['switches']!r}, expected such as {{'dropout': 0.1}}")  # noqa: TRY004
     return config.change(base, fields | {"network": own.find(name).name})
 
 
@@ -102,7 +102,7 @@ def _show(card: Card) -> None:
     """Show the card's picture where the code runs in a notebook."""
     ipython = sys.modules.get("IPython")
     if ipython and hasattr(ipython.get_ipython(), "kernel"):
-        from IPython.display import display  # there in every notebook; nobody else needs it
+        from IPython.display import display  # noqa: PLC0415 (there in every notebook; nobody else needs it)
 
         display(card.figure())
 

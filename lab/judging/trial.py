@@ -17,6 +17,7 @@ import utils
 from lab.evidence.places import expect_folder
 from lab.evidence.records import Tested, read, record_path
 from lab.runs import own
+from lab.runs.fingerprint import digest
 from lab.runs.recipes import Recipe
 from lab.runs.study import check_jobs, cores, runs_on
 from lab.runs.train import run
@@ -55,7 +56,7 @@ def folder_of(recipe: Recipe) -> Path:
 
 def identity(recipe: Recipe) -> str:
     """Ten hexadecimal digits of the recipe and its network's code: a changed class of the same name has others."""
-    decides = f"{recipe.hash} {own.code(own.find(recipe.network))}"
+    decides = f"{recipe.hash} {digest(recipe.fingerprint)} {own.code(own.find(recipe.network))}"
     return hashlib.sha256(decides.encode()).hexdigest()[:10]
 
 
