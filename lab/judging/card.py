@@ -17,7 +17,7 @@ from lab.evidence import figures, records, statistics
 from lab.evidence.records import Tested
 from lab.evidence.statistics import Difference
 from lab.evidence.tables import seeds_table
-from lab.judging import advice
+from lab.judging.next_experiment import next_experiment
 from lab.judging.trial import Trial, consistent
 from lab.runs.recipes import Recipe
 
@@ -148,7 +148,7 @@ class Card:
                 "own": [index for index, _, _ in mistakes.own],
             },
             "look": self.look.as_dict(),
-            "next": advice.next_experiment(self.look, self.trials, self.failures),
+            "next": next_experiment(self.look, self.trials, self.failures),
         }
 
     def write(self, folder: Path) -> None:
@@ -220,7 +220,7 @@ def _lines(card: Card) -> list[str]:
             f"mistakes     {len(mistakes.wrong)} test images in most seeds: {len(mistakes.shared)} that Step 3 gets wrong"
             f" too (of its {mistakes.of_step3}), {len(mistakes.own)} of its own"
         )
-    return [*lines, f"next         {advice.next_experiment(card.look, card.trials, card.failures)}"]
+    return [*lines, f"next         {next_experiment(card.look, card.trials, card.failures)}"]
 
 
 def _consistent(card: Card) -> str:
