@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 
 import numpy as np
-from lab.evidence.odds import DEFAULT_SEEDS
-from lab.judging.look import BUDGET, Look
 
 import utils
 from lab.evidence import records, statistics
+from lab.evidence.odds import DEFAULT_SEEDS
+from lab.judging.look import BUDGET, Look
 from lab.judging.trial import Trial, consistent
 
 UNDERFIT = 99.5  # percent of the training images; Step 3's recorded runs end above
@@ -23,14 +23,14 @@ def next_experiment(look: Look, trials: Mapping[int, Trial], failures: Mapping[i
     over = look.parameters - BUDGET + 1
     if over > 0:
         return f"You are {over:,} parameters over the budget{_largest(look)}: make it narrower."
-    if look.warnings:
-        warning = look.warnings[0]
-        return f"First follow the warning: {warning.what}."
     passed = consistent(trials)
     if passed is None:
         return "Run it on all of MNIST: on this sample there is no verdict."
     if passed == len(trials):
         return _confirm_or_shrink(look, len(trials))
+    mistakes = [finding for finding in look.warnings if not finding.harmless]
+    if mistakes:
+        return f"Begin with what the look says first. {mistakes[0].what}"
     return _improve(trials)
 
 

@@ -128,6 +128,7 @@ def _try(
 ) -> tuple[int, Trial | str]:
     """A trial, or the sentence that says why there is none."""
     own.know(recipe.network, make)
+    before = torch.get_num_threads()
     torch.set_num_threads(_threads_recorded(recipe, seed) or threads)
     hopeless = None if whole else is_hopeless(recipe)
     if show:
@@ -136,6 +137,8 @@ def _try(
         trained = run(recipe, seed, show, folder, recipe.network, hopeless)
     except (FloatingPointError, RuntimeError, ValueError, OSError) as error:
         return seed, str(error).strip().partition("\n")[0]
+    finally:
+        torch.set_num_threads(before)
     ended = bool(hopeless and hopeless(trained.history)) and len(trained.history) < recipe.epochs
     trial = Trial(trained.history, trained.tested, len(trained.history) if ended else None)
     _write(folder, trial)
