@@ -85,7 +85,7 @@ def test_nothing_is_left_to_chance_and_the_generator_stays_as_it_is():
     torch.manual_seed(5)
     before = torch.get_rng_state()
     first = fingerprint(KINDS["dropout that never ends"])
-    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(torch.get_rng_state(), before) and torch.get_default_dtype() == torch.float32
     torch.rand(3)
     assert fingerprint(KINDS["dropout that never ends"]) == first
 
@@ -100,8 +100,12 @@ def test_a_fingerprint_is_forty_numbers_that_json_keeps():
 
 def test_it_is_what_the_network_computes():
     """In training mode, both images are normalized together; in evaluation mode, by what batch norm kept of that."""
-    torch.manual_seed(0)
-    model = small()().double()
+    torch.set_default_dtype(torch.float64)
+    try:
+        torch.manual_seed(0)
+        model = small()()
+    finally:
+        torch.set_default_dtype(torch.float32)
     pixels = [i * i * 37 % 101 / 40 - 0.5 for i in range(2 * 28 * 28)]
     first, second = torch.tensor(pixels, dtype=torch.float64).reshape(2, 1, 28, 28)
     images = torch.stack([first, -second])
@@ -122,7 +126,7 @@ def test_a_network_with_tensors_of_its_own_is_taken_in_float32():
     class Edges(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.kernel = torch.tensor([[[[1.0, 0.0, -1.0]]]])  # no buffer, so `double` does not reach it
+            self.kernel = torch.tensor([[[[1.0, 0.0, -1.0]]]], dtype=torch.float32)  # no buffer, so it stays what it is
             self.last = nn.Linear(28 * 26, 10)
 
         def forward(self, images: Tensor) -> Tensor:

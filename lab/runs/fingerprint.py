@@ -35,7 +35,7 @@ def fingerprint(make: Callable[[], nn.Module]) -> list[float]:
     """
     try:
         outputs = _run(make, torch.float64)
-    except RuntimeError:  # a network may hold float32 tensors that `double` does not reach
+    except RuntimeError:  # a network may make float32 tensors where nobody can change that
         outputs = _run(make, torch.float32)
     for output in outputs:
         if not isinstance(output, Tensor) or output.dim() < 2 or len(output) != 2:
@@ -54,14 +54,21 @@ def digest(numbers: Sequence[float]) -> str:
 
 
 def _run(make: Callable[[], nn.Module], dtype: torch.dtype) -> list[Tensor]:
-    """The outputs for two images in training mode and in evaluation mode."""
+    """The outputs for two images in training mode and in evaluation mode.
+
+    The weights are drawn in this type too: float32 draws differ between processors in their last bits.
+    """
+    default = torch.get_default_dtype()
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.default_generator.manual_seed(SEED)
-        model = make().cpu().to(dtype)
-        images = _images().to(dtype)
-        with _FixedDropout():
-            # in this order, so that what batch norm kept shows; each with its own images, which a network may change
-            return [model.train()(images.clone()), model.eval()(images.clone())]
+        torch.set_default_dtype(dtype)
+        try:
+            model, images = make().cpu().to(dtype), _images().to(dtype)
+            with _FixedDropout():
+                # in this order, so that what batch norm kept shows; each with its own images, which a network may change
+                return [model.train()(images.clone()), model.eval()(images.clone())]
+        finally:
+            torch.set_default_dtype(default)
 
 
 def _images() -> Tensor:
