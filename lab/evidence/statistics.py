@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy.stats import t as student_t
-from scipy.stats import ttest_ind
 
 import utils
 
@@ -142,10 +141,13 @@ def unpaired_difference(after: Runs, before: Runs) -> Difference:
     sides = [[run.mean_last_five for run in runs.values()] for runs in (after, before)]
     if min(map(len, sides)) < 2:
         raise ValueError(f"{len(sides[0])} and {len(sides[1])} runs, expected at least 2 on each side")
-    low, high = ttest_ind(*sides, equal_var=False).confidence_interval(0.95)
+    of_means = [np.var(side, ddof=1) / len(side) for side in sides]  # the variances of the two means
+    freedom = sum(of_means) ** 2 / sum(one**2 / (len(side) - 1) for one, side in zip(of_means, sides))
+    reach = student_t.ppf(0.975, freedom) * math.sqrt(sum(of_means))
     if any(has_collapsed(run) for runs in (after, before) for run in runs.values()):
-        low = high = math.nan
-    return Difference(float(np.mean(sides[0]) - np.mean(sides[1])), float(low), float(high))
+        reach = math.nan
+    mean = np.mean(sides[0]) - np.mean(sides[1])
+    return Difference(float(mean), float(mean - reach), float(mean + reach))
 
 
 def differences(recipes: Mapping[str, Runs], against: str) -> dict[str, Difference]:

@@ -5,9 +5,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from lab.evidence.odds import DEFAULT_SEEDS
-from lab.judging.look import Look, look
-
+from lab.judging import look as looking
 from lab.judging.card import Card
+from lab.judging.look import Look
 from lab.judging.trial import folder_of, run_trials
 from lab.runs import config, own
 from lab.runs.recipes import Recipe
@@ -45,6 +45,12 @@ def judge(
     return train(recipe, look_at(recipe), like, list(seeds), jobs, backend, address, whole, show)
 
 
+def look(network: object) -> Look:
+    """What a network is and what is wrong with it, without training it. `network` is as in `judge`."""
+    found = own.find(network if isinstance(network, str) else own.give(network))
+    return looking.look(found.make, found.name)
+
+
 def recipe_for(name: str, like: str = "step3", file: Path | None = None, **fields: object) -> Recipe:
     """The recipe that trains a network like another one, changed by a YAML file and then by `fields`.
 
@@ -58,13 +64,13 @@ def recipe_for(name: str, like: str = "step3", file: Path | None = None, **field
             raise ValueError(f"{one} names a seed, expected the other fields of a recipe: the seeds are given apart")
         base = config.parse(name, base, ["--config", str(one)]).recipe
     if not isinstance(fields.get("switches", {}), dict):
-        raise ValueError(f"switches are {fields['switches']!r}, expected a dictionary such as {{'dropout': 0.1}}")
+        raise ValueError(f"switches are {fields['switches']!r}, expected such as {{'dropout': 0.1}}")  # noqa: TRY004
     return config.change(base, fields | {"network": own.find(name).name})
 
 
 def look_at(recipe: Recipe) -> Look:
     """What the recipe's network is. Raises ValueError, with one sentence, for one that cannot be trained."""
-    seen = look(recipe.make_network, recipe.network)
+    seen = looking.look(recipe.make_network, recipe.network)
     if seen.errors:
         raise ValueError(f"{recipe.network} cannot be trained: {seen.errors[0]}")
     return seen
@@ -84,8 +90,6 @@ def train(
     """Run the trials, write the card beside them, and show it."""
     if not seeds:
         raise ValueError("no seeds are given, expected at least one")
-    if show:
-        print(f"{seen}\n", flush=True)
     trials, failures = run_trials(recipe, seeds, jobs, backend, address, whole, show)
     if not trials:
         raise RuntimeError("every run failed: " + "; ".join(f"seed {seed}: {why}" for seed, why in failures.items()))
@@ -102,7 +106,7 @@ def _show(card: Card) -> None:
     """Show the card's picture where the code runs in a notebook."""
     ipython = sys.modules.get("IPython")
     if ipython and hasattr(ipython.get_ipython(), "kernel"):
-        from IPython.display import display  # there in every notebook; nobody else needs it
+        from IPython.display import display  # noqa: PLC0415 (there in every notebook; nobody else needs it)
 
         display(card.figure())
 
