@@ -529,20 +529,17 @@ def test_the_sample_gives_no_verdict_and_no_points(graded, tmp_path):
     assert "not judged" in grading.as_table([grade])
 
 
-def test_two_submissions_in_real_sandboxes(tmp_path, monkeypatch, capsys):
-    """The command, from submissions to pages, each phase in a process of its own."""
-    monkeypatch.setenv("SESSION7_DATASET", "sample")
-    monkeypatch.chdir(tmp_path)
+def test_two_submissions_in_a_real_sandbox(few, tmp_path, monkeypatch, capsys):
+    """The command, from submissions to pages, each phase in a process of its own, of which each takes seconds to start."""
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "good.py").write_text(NET)
-    (tmp_path / "in" / "bad.py").write_text("raise RuntimeError('<script>')")
+    (tmp_path / "in" / "bad.py").write_text("class <script>")
     (tmp_path / "short.yaml").write_text(SHORT)
     assert command(monkeypatch, "grade", "in", "--seeds", 1, "--jobs", 2, "--out", "out", "--recipe", "short.yaml") == 0
     rows = {row["name"]: row for row in csv.DictReader(io.StringIO((tmp_path / "out" / "grades.csv").read_text()))}
-    assert rows["good"]["what failed"] == "" and 10 < float(rows["good"]["mean"]) < 100
-    assert rows["good"]["isolation"] in ("bubblewrap", "process limits")
-    assert rows["bad"]["what failed"] == "net.py cannot be imported: RuntimeError: <script> (line 1)"
-    assert rows["bad"]["mean"] == ""
+    assert rows["good"]["what failed"] == "" and 5 < float(rows["good"]["mean"]) < 100
+    assert rows["good"]["isolation"] and rows["bad"]["mean"] == rows["bad"]["isolation"] == ""
+    assert "bad.py is not Python" in rows["bad"]["what failed"]
     assert "<script>" not in (tmp_path / "out" / "bad.html").read_text()
     assert "good" in capsys.readouterr().out
 
