@@ -20,10 +20,13 @@ from scipy.stats import ttest_ind
 import utils
 from lab.judging import checks, marks, pages, rubric, submissions, worker
 from lab.judging import grade as grading
+from lab.judging.card import Card
 from lab.judging.harness import Failure, Harness, Result
+from lab.judging.look import Look
 from lab.judging.marks import Grade, Terms
 from lab.judging.sandbox import Limits, Outcome
 from lab.judging.submissions import Submission
+from lab.judging.trial import Trial
 from lab.runs import train as training
 from lab.runs.checkpoint import load_model
 from lab.runs.recipes import STEP_3
@@ -94,12 +97,18 @@ def read(folder):
 
 
 def notebook(*cells):
+    """A notebook of cells: source, tags, and what each printed."""
     return json.dumps(
         {
             "nbformat": 4,
             "cells": [
-                {"cell_type": "code", "source": source.splitlines(keepends=True), "metadata": {"tags": tags}}
-                for source, tags in cells
+                {
+                    "cell_type": "code",
+                    "source": source.splitlines(keepends=True),
+                    "metadata": {"tags": tags},
+                    "outputs": [{"output_type": "stream", "text": text} for text in printed],
+                }
+                for source, tags, *printed in cells
             ],
         }
     )
@@ -168,7 +177,22 @@ def test_docstrings_are_no_tables_and_notebooks_without_tags_give_their_networks
     (tmp_path / "b.ipynb").write_text(notebook(*cells, ("print(x)", [])))
     found, _ = read(tmp_path)
     assert not found["a"].trouble
-    assert found["b"].code["net.py"].decode() == "import torch\nfrom torch import nn\nclass A(nn.Module):\n    pass\n"
+    assert found["b"].code["net.py"].decode() == "from torch import nn\nclass A(nn.Module):\n    pass\n"
+
+
+def test_the_lessons_notebook_is_a_submission_and_its_last_card_is_what_it_claims(tmp_path):
+    lesson = (Path(utils.__file__).parent / "lab" / "Your_Network.ipynb").read_text()
+    (tmp_path / "ada.ipynb").write_text(lesson)
+    trials = {seed: Trial(run, None, None) for seed, run in made_up_runs([9_950] * 5, [9_930] * 5).items()}
+    printed = str(Card(Look("Net", parameters=7_750), STEP_3, "step3", trials, {}))
+    (tmp_path / "bob.ipynb").write_text(notebook((NET, ["submission"]), ("card = 1", [], "the card", printed)))
+    found, _ = read(tmp_path)
+    assert found["ada"].trouble == "" and found["ada"].recipe == {"weight_decay": 0.0005}
+    code = found["ada"].code["net.py"].decode()
+    assert (
+        code.startswith("from torch import nn\nfrom torch.nn import functional as F\nclass Net") and "judge" not in code
+    )
+    assert found["bob"].claims == {"parameters": 7_750, "consistent": 1, "seeds": 2, "mean": 99.4, "worst": 99.3}
 
 
 @pytest.mark.parametrize(

@@ -4,11 +4,11 @@ import contextlib
 import csv
 import io
 import os
+import queue
 import secrets
 import tempfile
 import threading
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
 from pathlib import Path
 
@@ -167,20 +167,37 @@ class _Class:
         self.locks = {grade.name: threading.Lock() for grade in grades}
 
     def run_all(self, jobs: int) -> None:
-        """Run all submissions: first all of them from the first seed, then from the second, and so on."""
+        """Run all submissions: first all of them from the first seed, then from the second, and so on.
+
+        The threads are daemons: when this process ends, at whatever moment, nothing waits for a run to end.
+        """
         can_run = [grade for grade in self.grades if not grade.submission.trouble]
-        wanted = [(grade, seed) for seed in self.terms.seeds for grade in can_run]
-        pool = ThreadPoolExecutor(max_workers=jobs)
-        try:
-            futures = [pool.submit(self._run, grade, seed) for grade, seed in wanted]
-            for future in tqdm(as_completed(futures), total=len(futures), unit="run", disable=not futures):
-                said = future.result()
-                if said:
-                    tqdm.write(said)
-        finally:
-            pool.shutdown(cancel_futures=True)
+        wanted: queue.SimpleQueue[tuple[Grade, int]] = queue.SimpleQueue()
+        done: queue.SimpleQueue[str | Exception] = queue.SimpleQueue()
+        for seed in self.terms.seeds:
+            for grade in can_run:
+                wanted.put((grade, seed))
+        runs = wanted.qsize()
+        for _ in range(min(jobs, runs)):
+            threading.Thread(target=self._work, args=(wanted, done), daemon=True).start()
+        for _ in tqdm(range(runs), unit="run", disable=not runs):
+            said = done.get()
+            if isinstance(said, Exception):
+                raise said
+            if said:
+                tqdm.write(said)
         for grade in self.grades:
             grade.results.sort(key=lambda result: self.terms.seeds.index(result.seed))
+
+    def _work(self, wanted: "queue.SimpleQueue[tuple[Grade, int]]", done: "queue.SimpleQueue[str | Exception]") -> None:
+        """Run what is wanted, one after the other, until nothing is left."""
+        while True:
+            try:
+                done.put(self._run(*wanted.get_nowait()))
+            except queue.Empty:
+                return
+            except Exception as error:  # noqa: BLE001 (such as a full disk: it ends the command, in the main thread)
+                done.put(error)
 
     def _run(self, grade: Grade, seed: int) -> str:
         """One run, unless it is there already, or the submission has failed for good; what to print of it."""

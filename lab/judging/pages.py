@@ -71,7 +71,7 @@ def student_page(grade: Grade, test: utils.Digits) -> str:
             why_not_judged=grade.terms.why_not_judged,
             facts=list(_facts(grade)),
             points=grade.points,
-            claims=[(name, _number(claimed), _number(measured)) for name, claimed, measured in grade.claims],
+            claims=grade.claims,
             runs=list(_runs(grade)),
             curves=_as_data(_curves(grade)) if grade.runs else "",
             mistakes=_as_data(_mistakes(grade, test)) if any(result.mistakes for result in grade.ended) else "",
@@ -79,10 +79,6 @@ def student_page(grade: Grade, test: utils.Digits) -> str:
             output=outputs[0] if outputs else "",
         )
     )
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:,.2f}".removesuffix(".00")
 
 
 def _facts(grade: Grade) -> Iterator[tuple[str, str]]:
