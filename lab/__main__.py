@@ -212,6 +212,38 @@ def data() -> None:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
+# Your own network
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def judge(
+    network: Annotated[str, "your network, such as mynet.py:MyNet"],
+    /,
+    *,
+    seeds: Annotated[Sequence[str], "train from these seeds, such as 0-4 or 0 3 7"] = (),
+    like: Annotated[str, "recipe that trains it, or a YAML file (step3)"] = "",
+    config: Annotated[Path | None, "YAML file with fields of a recipe, in place of that recipe's"] = None,
+    jobs: Annotated[int | None, "runs at a time, which share the cores (default: one per core)"] = None,
+    backend: Annotated[Literal["loky", "dask"], "run on this machine (loky) or on a Dask cluster"] = "loky",
+    address: Annotated[str | None, "address of the Dask scheduler, such as tcp://HOST:8786"] = None,
+    whole: Annotated[bool, "train every epoch, also where the verdict can no longer be met"] = False,
+) -> None:
+    """Look at a network; with --seeds, --like or --config, train it and compare it with Step 3."""
+    if not (seeds or like or config):
+        from lab.judging.look import look
+        from lab.runs import own
+
+        found = own.find(network)
+        print(look(found.make, found.name))
+        return
+    from lab.judging import judge as judging
+
+    recipe = judging.recipe_for(network, like or "step3", config)
+    chosen = judging.seeds_from(seeds) or judging.DEFAULT
+    judging.train(recipe, judging.look_at(recipe), like or "step3", chosen, jobs, backend, address, whole)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
 # Systems
 # ---------------------------------------------------------------------------------------------------------------------
 
@@ -302,6 +334,7 @@ def drawings(file: Annotated[Path | None, "where to write (lab/results/drawings.
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "list": list_recipes,
+    "judge": judge,
     "train": train,
     "test": test,
     "compare": compare,

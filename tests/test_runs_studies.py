@@ -421,7 +421,8 @@ def test_the_committed_report_is_that_of_the_committed_records(fresh_report):
     for path in fresh_report.iterdir():
         there = studies.RECORDS.parent / path.name
         if path.suffix == ".png":
-            assert Image.open(path).text["Records"] == Image.open(there).text["Records"], path.name
+            with Image.open(path) as here, Image.open(there) as committed:
+                assert here.text["Records"] == committed.text["Records"], path.name
         else:
             assert path.read_text() == there.read_text(), path.name
     figures = {path.name for path in studies.RECORDS.parent.glob("*.png")}

@@ -160,6 +160,23 @@ def paired_difference(after: Runs, before: Runs) -> Difference:
     return Difference(float(mean), float(mean - reach), float(mean + reach))
 
 
+def unpaired_difference(after: Runs, before: Runs) -> Difference:
+    """Mean difference of the last five epochs of runs from different seeds, with Welch's 95 % interval.
+
+    There is no interval where a run collapsed. Raises ValueError for fewer than two runs on either side.
+    """
+    sides = [[run.mean_last_five for run in runs.values()] for runs in (after, before)]
+    if min(map(len, sides)) < 2:
+        raise ValueError(f"{len(sides[0])} and {len(sides[1])} runs, expected at least 2 on each side")
+    of_means = [np.var(side, ddof=1) / len(side) for side in sides]  # the variances of the two means
+    freedom = sum(of_means) ** 2 / sum(one**2 / (len(side) - 1) for one, side in zip(of_means, sides))
+    reach = student_t.ppf(0.975, freedom) * math.sqrt(sum(of_means))
+    if any(has_collapsed(run) for runs in (after, before) for run in runs.values()):
+        reach = math.nan
+    mean = np.mean(sides[0]) - np.mean(sides[1])
+    return Difference(float(mean), float(mean - reach), float(mean + reach))
+
+
 def differences(recipes: Mapping[str, Runs], against: str) -> dict[str, Difference]:
     """The paired difference of each recipe to `against`, the greatest loss first.
 

@@ -73,12 +73,7 @@ def run_study(
     that this study would not make; OSError for a folder that cannot be written to.
     """
     study = find_study(name, recipes, studies)
-    if jobs is not None and jobs < 1:
-        raise ValueError(f"jobs is {jobs}, expected at least 1")
-    if backend not in BACKENDS:
-        raise ValueError(f"backend is {backend!r}, expected one of {', '.join(BACKENDS)}")
-    if (backend == "dask") != (address is not None):
-        raise ValueError("the backend dask and the address of its scheduler go together: give both or neither")
+    check_jobs(jobs, backend, address)
     refuse_evidence(folder, "name a folder of your own, `study NAME --records FOLDER`")
     expect_folder(folder)
     seeds = list(seeds) or list(range(study.seeds))
@@ -96,7 +91,7 @@ def run_study(
     if study.keeps_runs:
         runs = Path() if is_evidence(folder) else folder
     failures = []
-    with _runs_on(backend, address):
+    with runs_on(backend, address):
         parallel = joblib.Parallel(n_jobs=jobs, batch_size=1, return_as="generator_unordered")
         results = parallel(joblib.delayed(try_run)(*job, threads, runs) for job in missing)
         for key, recipe, seed, trained in tqdm(results, total=len(missing), unit="run", disable=not missing):
@@ -213,8 +208,22 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def check_jobs(jobs: int | None, backend: str, address: str | None) -> None:
+    """Raise ValueError for fewer than one job, an unknown backend, and an address without Dask or Dask without one."""
+    if jobs is not None and jobs < 1:
+        raise ValueError(f"jobs is {jobs}, expected at least 1")
+    if backend not in BACKENDS:
+        raise ValueError(f"backend is {backend!r}, expected one of {', '.join(BACKENDS)}")
+    if (backend == "dask") != (address is not None):
+        raise ValueError("the backend dask and the address of its scheduler go together: give both or neither")
+
+
 @contextlib.contextmanager
-def _runs_on(backend: str, address: str | None) -> Iterator[None]:
+def runs_on(backend: str, address: str | None) -> Iterator[None]:
+    """Within this, joblib runs on processes of this machine or on a Dask cluster.
+
+    Raises RuntimeError where no scheduler answers.
+    """
     if backend == "loky":
         with joblib.parallel_config(backend="loky", initializer=orphans.end_with, initargs=(os.getpid(),)):
             yield
