@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 import utils
 from lab.evidence import records, tables
+from lab.evidence.odds import DEFAULT_SEEDS
 from lab.evidence.places import RECORDS, expect_folder, is_evidence
 from lab.evidence.statistics import Runs
 from lab.judging import pages, rubric, submissions
@@ -101,7 +102,7 @@ def draw_seeds(secret: bytes, count: int) -> tuple[int, ...]:
 def grade(
     folder: Path,
     out: Path = OUT,
-    seeds: int = 3,
+    seeds: int | None = None,
     jobs: int | None = None,
     secret: str = "",
     recipe: str = "step3",
@@ -112,7 +113,7 @@ def grade(
 ) -> list[Grade]:
     """Grade all submissions in a folder; write `grades.csv`, NAME.html for each and index.html; return the grades.
 
-    seeds:   how many; which ones follows from the secret, and is the same for all
+    seeds:   how many, by default those of `judge`; which ones follows from the secret, and is the same for all
     jobs:    runs at a time, each of one thread; one per core unless said
     secret:  a text, or the name of a file; without it, a random one is kept in `out`
     minutes: that one run may take
@@ -123,6 +124,7 @@ def grade(
     Raises ValueError for bad input, FileNotFoundError for a missing folder, OSError for one that cannot be written to, and
     RuntimeError where a sandbox is required and does not work here.
     """
+    seeds = DEFAULT_SEEDS if seeds is None else seeds
     if seeds < 1 or (jobs is not None and jobs < 1) or not minutes > 0:
         raise ValueError(f"seeds is {seeds}, jobs {jobs}, minutes {minutes}: expected 1 or more of each")
     if is_evidence(out) or out.resolve() == folder.resolve():

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 
 import utils
 from lab.evidence import figures, records
-from lab.evidence.statistics import Difference, paired_difference
+from lab.evidence.statistics import Difference, paired_difference, share_interval
 from lab.judging.looked import Ingredients
 from lab.judging.marks import COLUMNS, Grade, difference
 from lab.judging.submissions import Skipped
@@ -89,7 +89,9 @@ def _facts(grade: Grade) -> Iterator[tuple[str, str]]:
         yield "parameters", f"{grade.parameters:,}{within[grade.budget_met]}"
     if summary:
         if grade.consistent is not None:
-            yield "consistently at 99.4 %", f"{grade.consistent} of {seeds} runs"
+            low, high = (f"{100 * share:.0f}" for share in share_interval(grade.consistent, seeds))
+            proven = f"so between {low} and {high} % of all seeds are (exact 95 % interval)"
+            yield "consistently at 99.4 %", f"{grade.consistent} of {seeds} runs; {proven}"
         yield "mean of the last epochs", f"{summary.mean:.3f} %"
         yield "worst of them", f"{summary.worst:.2f} %"
     if grade.difference:

@@ -307,8 +307,8 @@ CARD = {
     "parameters": r"^parameters +([\d,]+);",
     "consistent": r"^consistent +(\d+) of \d+ seeds",
     "seeds": r"^consistent +\d+ of (\d+) seeds",
-    "mean": r"^all +(\d+\.\d+) +\d+\.\d+ ",
-    "worst": r"^all +\d+\.\d+ +(\d+\.\d+) ",
+    "mean": r"^ *all +(\d+\.\d+) +\d+\.\d+ ",
+    "worst": r"^ *all +\d+\.\d+ +(\d+\.\d+) ",
 }
 
 
