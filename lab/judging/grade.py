@@ -65,7 +65,7 @@ def step3_with(recipe: Recipe) -> tuple[Runs, str, bool]:
         found = [records.read(path).history for path in sorted(RECORDS.glob(f"{one.hash}.seed*.json"))]
         if found:
             runs = {run.seed: run for run in sorted(found, key=lambda run: run.seed)}
-            return runs, f"{what} ({one.epochs} epochs, {len(found)} recorded seeds)", one is like
+            return runs, f"{what}, {one.epochs} epochs", one is like
     return {}, "", False
 
 
