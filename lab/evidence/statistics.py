@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
+from scipy.stats import binomtest
 from scipy.stats import t as student_t
 
 import utils
@@ -48,6 +49,32 @@ def over_seeds(records: Runs) -> OverSeeds:
         gap=float(np.mean([run.gap for run in runs])),
         collapsed=sum(map(has_collapsed, runs)),
     )
+
+
+def share_interval(consistent: int, seeds: int) -> tuple[float, float]:
+    """Between which shares of all seeds the consistent ones lie: the exact 95 % interval of Clopper and Pearson.
+
+    5 of 5 seeds give 0.48 to 1. Raises ValueError for no seeds, and for more consistent ones than seeds.
+    """
+    _check_share(consistent, seeds)
+    interval = binomtest(consistent, seeds).proportion_ci(0.95, "exact")
+    return float(interval.low), float(interval.high)
+
+
+def share_at_least(consistent: int, seeds: int) -> float:
+    """The exact one-sided 95 % bound: the share of all seeds that is consistent is at least this. Raises as above.
+
+    5 of 5 seeds give 0.55.
+    """
+    _check_share(consistent, seeds)
+    return float(binomtest(consistent, seeds, alternative="greater").proportion_ci(0.95, "exact").low)
+
+
+def _check_share(consistent: int, seeds: int) -> None:
+    if seeds < 1 or not 0 <= consistent <= seeds:
+        raise ValueError(
+            f"{consistent} of {seeds} seeds are consistent, expected at least one seed, and 0 to all of them"
+        )
 
 
 def place_among(records: Runs, yours: utils.History) -> str:
