@@ -284,7 +284,7 @@ def test_the_next_experiment_is_the_first_that_applies():
     assert next_of(replace(good, failures={3: "the loss is nan"})).startswith("Find out why seed 3 failed")
     over = card(GOOD, recipe=replace(STEP_3, network="PyTorchExample", switches={}), parameters=1_199_882)
     assert "parameters over the budget, and 1,179,776 are in one Linear" in next_of(over)
-    assert next_of(few).startswith("Confirm it: with ")
+    assert next_of(few).startswith("Confirm it: of 5 seeds")
     assert next_of(many).startswith("Make it smaller: a recorded network with 3,982 parameters")
     assert next_of(card(*[GOOD] * 4, BAD)).startswith("One seed missed. Run 5 other seeds")
     assert "what ran here has no verdict" in next_of(card(GOOD, dataset=utils.SAMPLE))
