@@ -72,10 +72,10 @@ def test_a_recipe_is_like_step_3_with_what_a_file_and_then_the_call_change(here)
     (here / "mine.yaml").write_text("epochs: 8\ngamma: 0.5\n")
     assert recipe_for("Model_2") == STEP_3
     assert recipe_for("Model_1", "step1") == STEP_1
-    changed = recipe_for("Model_1", file=here / "mine.yaml", gamma=0.2)
+    changed = recipe_for("Model_1", file=here / "mine.yaml", fields={"gamma": 0.2})
     assert (changed.network, changed.epochs, changed.gamma) == ("Model_1", 8, 0.2)
     assert changed.augmentation == STEP_3.augmentation and changed.switches == Recipe("Model_1").switches
-    assert recipe_for("Model_1", str(here / "mine.yaml"), gamma=0.2) == changed
+    assert recipe_for("Model_1", str(here / "mine.yaml"), fields={"gamma": 0.2}) == changed
 
 
 @pytest.mark.parametrize(
@@ -145,7 +145,7 @@ def test_another_class_of_the_same_name_has_another_folder(here):
     one = folder("nn.ReLU()")
     assert one.name.startswith("net-") and one.name.endswith("-sample")
     assert folder("nn.Sigmoid()") != one == folder("nn.ReLU(),  # the same")
-    assert identity(recipe_for("Model_1", epochs=3)) != identity(recipe_for("Model_1"))
+    assert identity(recipe_for("Model_1", fields={"epochs": 3})) != identity(recipe_for("Model_1"))
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
@@ -282,11 +282,12 @@ def next_of(card):
 def test_the_next_experiment_is_the_first_that_applies():
     good, few, many = card(GOOD, GOOD), card(GOOD), card(*[GOOD] * 20)
     assert next_of(replace(good, failures={3: "the loss is nan"})).startswith("Find out why seed 3 failed")
-    over = card(GOOD, recipe=replace(STEP_3, network="PyTorchExample", switches={}))
+    over = card(GOOD, recipe=replace(STEP_3, network="PyTorchExample", switches={}), parameters=1_199_882)
     assert "parameters over the budget, and 1,179,776 are in one Linear" in next_of(over)
-    assert next_of(few).startswith("Confirm it: with ")
+    assert next_of(few).startswith("Confirm it: of 5 seeds")
     assert next_of(many).startswith("Make it smaller: a recorded network with 3,982 parameters")
-    assert "on this sample there is no verdict" in next_of(card(GOOD, dataset=utils.SAMPLE))
+    assert next_of(card(*[GOOD] * 4, BAD)).startswith("One seed missed. Run 5 other seeds")
+    assert "what ran here has no verdict" in next_of(card(GOOD, dataset=utils.SAMPLE))
 
 
 def test_advice_for_a_weak_network_follows_from_its_runs():

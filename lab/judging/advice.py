@@ -6,10 +6,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import torch
 from torch import Tensor, nn
 
-from lab.judging.calls import Call, Trace, describe, is_layer_of_torch
+from lab.judging.calls import Call, Trace, describe, is_layer_of_torch, kind_of
 from models import CLASSES, Layer, LayerTable
 
 BUDGET = 8_000  # a network has fewer parameters than this
@@ -115,30 +114,39 @@ def heavy_layer(seen: Seen) -> Iterator[Finding]:
     owner, size = max(sizes.items(), key=lambda pair: pair[1], default=("", 0))
     if 2 * size <= seen.parameters or len([1 for other in sizes.values() if other]) < 2:
         return
-    layer = seen.network.get_submodule(owner)
     what = f"{size:,} of {seen.parameters:,} parameters are in one layer."
     section = "Step 1, section 3"
-    if any(call.layer == owner and reads_positions(call) for call in seen.trained.calls):
-        what += " It has weights for each position of the map; behind global average pooling, one per channel would do."
+    sources = [source for call in seen.trained.calls if call.layer == owner and (source := positions_of(call))]
+    if sources and sources[0].name == "images":
+        what += " It has its own weights for each pixel; a convolution uses the same few everywhere."
+    elif sources:
+        what += (
+            " It weighs each position of the map; global average pooling would leave one number per channel to weigh."
+        )
         section = "Step 1, exercise 1c"
-    yield Finding("one_layer", what, describe(owner, type(layer).__name__) if owner else "", section)
+    yield Finding("one_layer", what, name_of(seen.network, owner), section)
 
 
-def reads_positions(call: Call) -> bool:
-    """Whether a layer has a weight for each position of a map: a kernel as large as the map, a map that was flattened."""
+def name_of(network: nn.Module, owner: str) -> str:
+    """A module by its qualified name and class: "fc1 (Linear)"; "" for the network itself."""
+    return describe(owner, kind_of(dict(network.named_modules())[owner])) if owner else ""
+
+
+def positions_of(call: Call) -> Call | None:
+    """The maps (or images) of which a layer has a weight for each position, be they flattened or not; None for others."""
     if not call.has_weights or len(call.inputs) != 1:
-        return False
+        return None
     (source,) = call.inputs
     if call.name == "conv2d":
-        return call.side == 1 < source.side
+        return source if call.side == 1 < source.side else None
     if len(source.shape) == 4:
-        return False
+        return None  # a linear layer on rows of pixels
     while len(source.shape) != 4 and len(source.inputs) == 1 and not source.has_weights:
         (before,) = source.inputs
         if math.prod(before.shape) != math.prod(source.shape):
-            return False
+            return None
         source = before
-    return source.side > 1
+    return source if source.side > 1 else None
 
 
 def last_map(table: LayerTable | None) -> Layer | None:
@@ -181,35 +189,22 @@ def _leads_to_maps(call: Call) -> bool:
 
 def small_field(seen: Seen) -> Iterator[Finding]:
     """Features that never see a whole digit, and a readout that only adds them up."""
-    row = last_map(seen.table)
-    if row is None or row.receptive_field >= DIGIT:
+    fields = [
+        row.receptive_field for row in seen.table or () if len(row.output_shape) == 3 and row.output_shape[-1] > 1
+    ]
+    field = max(fields, default=0)
+    if not last_map(seen.table) or field >= DIGIT:
         return
-    sees = f"Each position of the last map sees {row.receptive_field} x {row.receptive_field} pixels, and a digit fills"
+    end = tail(seen.trained)
+    readout = end[0].inputs[0] if end else seen.trained.last
+    what = f"Each position of the maps sees at most {field} x {field} pixels, and a digit fills {DIGIT} x {DIGIT}."
     if global_average(seen.trained):
-        what = f"{sees} {DIGIT} x {DIGIT}. The average over positions adds up parts, and forgets where they were."
-    elif _combines_positions(seen.trained):
-        return
+        what += " The average over positions adds up parts, and forgets where they were."
+    elif readout and positions_of(readout):
+        what += " The readout only adds up what these parts say."
     else:
-        what = f"{sees} {DIGIT} x {DIGIT}. The readout only adds up what these parts say."
+        return  # hidden units see all positions
     yield Finding("field", f"{what} Add convolutions, or pool earlier.", "", "Step 1, section 3")
-
-
-def _combines_positions(trace: Trace) -> bool:
-    """Whether a hidden layer reads all positions of a map, so that its units see the whole digit."""
-    logits = tail(trace)
-    hidden = [call for call in trace.calls if reads_positions(call)]
-    return any(call.name in ACTIVATIONS and call not in logits for layer in hidden for call in _after(layer))
-
-
-def _after(call: Call) -> Iterator[Call]:
-    """What reads a call's output, directly or through others, in no particular order."""
-    waiting, known = [*call.readers], set()
-    while waiting:
-        reader = waiting.pop()
-        if reader not in known:
-            known.add(reader)
-            yield reader
-            waiting += reader.readers
 
 
 def early_pooling(seen: Seen) -> Iterator[Finding]:
@@ -262,8 +257,8 @@ def batch_norm_last(seen: Seen) -> Iterator[Finding]:
     for call in tail(seen.trained):
         if call.name == "batch_norm":
             what = (
-                "Batch norm after the last layer gives the logits of each class the same mean and spread in every batch,"
-                " whatever digits are in it. Leave it out there."
+                "Batch norm after the last layer gives the logit of each class the same mean in every batch, whatever digits"
+                " are in it. Leave it out there."
             )
             yield Finding("batch_norm_last", what, call.where, "Step 1, section 9")
 
@@ -331,11 +326,11 @@ def _sum_to_one(outputs: Tensor) -> bool:
 def never_runs(seen: Seen) -> Iterator[Finding]:
     """Layers that the constructor makes and `forward` does not use."""
     for name in idle(seen):
-        layer = seen.network.get_submodule(name)
-        size = sum(p.numel() for p in layer.parameters() if p.requires_grad)
+        weights = dict(seen.network.named_modules())[name].parameters()
+        size = sum(parameter.numel() for parameter in weights if parameter.requires_grad)
         trained = f" Its {size:,} parameters count, and are never trained." if size else ""
         what = f"forward never runs this layer.{trained} Use it, or delete it."
-        yield Finding("never_runs", what, describe(name, type(layer).__name__), "Step 1, section 3")
+        yield Finding("never_runs", what, name_of(seen.network, name), "Step 1, section 3")
 
 
 def idle(seen: Seen) -> list[str]:
@@ -375,22 +370,25 @@ def cut_off(seen: Seen) -> Iterator[Finding]:
 def unregistered(seen: Seen) -> Iterator[Finding]:
     """Weights that the optimizer never sees."""
     known = {id(parameter) for parameter in seen.network.parameters()}
-    kept = {id(tensor) for call in seen.evaluated.calls for tensor in call.constants}
+    used_again = {id(tensor) for call in seen.evaluated.calls for tensor in call.constants}
+    strange: dict[bool, dict[int, tuple[Call, Tensor]]] = {True: {}, False: {}}
     for call in seen.trained.calls:
-        strange = [t for t in call.constants if t.is_leaf and t.requires_grad and id(t) not in known]
-        if strange:
-            size = sum(tensor.numel() for tensor in strange)
-            if id(strange[0]) in kept:
-                what = (
-                    f"{size:,} weights are not registered, so they are neither counted nor trained. Keep layers as"
-                    " attributes or in nn.ModuleList, not in a list; a tensor is registered as nn.Parameter."
-                )
-            else:
-                what = (
-                    f"forward makes this layer anew for each batch, with {size:,} random weights that are never trained."
-                    " Make layers in __init__."
-                )
-            yield Finding("not_registered", what, call.where, "Step 1, section 4")
+        for tensor in call.constants:
+            if tensor.is_leaf and tensor.requires_grad and id(tensor) not in known:
+                strange[id(tensor) in used_again][id(tensor)] = (call, tensor)
+    for is_kept, found in strange.items():
+        size = sum(tensor.numel() for _, tensor in found.values())
+        what = (
+            f"{size:,} weights are not registered, so they are neither counted nor trained. Keep layers as attributes or in"
+            " nn.ModuleList, not in a list; a tensor is registered as nn.Parameter."
+            if is_kept
+            else f"forward makes a layer anew for each batch, with {size:,} random weights that are never trained. Make"
+            " layers in __init__."
+        )
+        if found:
+            yield Finding(
+                "not_registered", what, listed(unique(c.where for c, _ in found.values())), "Step 1, section 4"
+            )
 
 
 def wasted_biases(seen: Seen) -> Iterator[Finding]:
@@ -408,7 +406,7 @@ def wasted_biases(seen: Seen) -> Iterator[Finding]:
             f"{sum(size for _, size in wasted):,} biases are wasted: batch norm subtracts the mean, and has a shift of its"
             " own. Pass bias=False to the layer before it."
         )
-        yield Finding("bias", what, listed(unique(call.where for call, _ in wasted)), "Step 1, section 9")
+        yield Finding("bias", what, listed(unique(call.named for call, _ in wasted)), "Step 1, section 9")
 
 
 def unbroken_line(seen: Seen) -> Iterator[Finding]:
@@ -533,9 +531,11 @@ def same_for_all(seen: Seen) -> Iterator[Finding]:
 
 
 def alike(first: Tensor, second: Tensor) -> bool:
-    """Whether two outputs agree, but for the last digits."""
-    same_shape = first.shape == second.shape
-    return same_shape and torch.allclose(first.detach(), second.detach(), rtol=1e-3, atol=1e-4, equal_nan=True)
+    """Whether two outputs agree, but for what rounding does."""
+    if first.shape != second.shape:
+        return False
+    first, second = (output.detach().double().nan_to_num() for output in (first, second))
+    return bool((first - second).abs().max() <= 1e-4 * first.abs().max())
 
 
 def weights_and_seeds(seen: Seen) -> Iterator[Finding]:

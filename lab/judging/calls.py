@@ -180,13 +180,13 @@ class _Follower(TorchFunctionMode):
 def _watched(network: nn.Module, follower: _Follower) -> Iterator[None]:
     """Tell the follower which module runs. In place of hooks, which a direct call of `forward` does not reach."""
     watched = [pair for pair in network.named_modules() if not isinstance(pair[1], torch.jit.ScriptModule)]
-    before = {module: module.__dict__.get("forward") for _, module in watched}
+    before = [(module, module.__dict__.get("forward")) for _, module in watched]
     for name, module in watched:
         object.__setattr__(module, "forward", _watching(name, module, follower))
     try:
         yield
     finally:
-        for module, forward in before.items():
+        for module, forward in before:
             if forward is None:
                 object.__delattr__(module, "forward")
             else:
@@ -201,7 +201,7 @@ def _watching(name: str, module: nn.Module, follower: _Follower) -> Callable[...
         follower.ran.add(name)
         outermost = is_layer and follower.layer is None
         if outermost:
-            follower.layer = (name, type(module).__name__.removeprefix("Parametrized"))
+            follower.layer = (name, kind_of(module))
         try:
             return forward(*args, **kwargs)
         finally:
@@ -209,6 +209,11 @@ def _watching(name: str, module: nn.Module, follower: _Follower) -> Callable[...
                 follower.layer = None
 
     return watching
+
+
+def kind_of(module: nn.Module) -> str:
+    """The class of a module, as its author wrote it."""
+    return type(module).__name__.removeprefix("Parametrized")
 
 
 def is_layer_of_torch(module: nn.Module) -> bool:

@@ -16,7 +16,8 @@ from lab.evidence import figures, records, statistics
 from lab.evidence.records import MNIST_TEST, Tested
 from lab.evidence.statistics import Difference
 from lab.evidence.tables import seeds_table
-from lab.judging.look import BUDGET, Look
+from lab.judging.advice import BUDGET
+from lab.judging.look import Look
 from lab.judging.next_experiment import next_experiment
 from lab.judging.trial import Trial, consistent
 from lab.runs.recipes import Recipe
@@ -84,6 +85,11 @@ class Card:
         return {seed: trial for seed, trial in self.trials.items() if trial.stopped is None}
 
     @property
+    def parameters(self) -> int:
+        """Trainable ones."""
+        return next(iter(self.runs.values())).parameters
+
+    @property
     def dataset(self) -> str:
         """What the images are, as in `utils.Digits`."""
         return next(iter(self.runs.values())).dataset
@@ -136,7 +142,7 @@ class Card:
             "like": self.like,
             "recipe": asdict(self.recipe),
             "dataset": self.dataset,
-            "parameters": self.look.parameters,
+            "parameters": self.parameters,
             "budget": BUDGET,
             "epochs": self.recipe.epochs,
             "seeds": {str(seed): _seed(trial) for seed, trial in self.trials.items()},
@@ -210,7 +216,7 @@ def _lines(card: Card) -> list[str]:
     lines = [
         f"{card.recipe.network}, trained like {card.like}{utils.sample_note(card.dataset)}",
         "",
-        f"parameters   {card.look.parameters:,}; the budget is fewer than {BUDGET:,}",
+        f"parameters   {card.parameters:,}; the budget is fewer than {BUDGET:,}",
         f"epochs       {card.recipe.epochs}",
     ]
     mistakes = sum(not finding.harmless for finding in card.look.warnings)
@@ -277,12 +283,12 @@ def _draw_frontier(axes: Axes, card: Card) -> None:
     means = [run.mean_last_five for run in card.runs.values()]
     mean = sum(means) / len(means)
     low, _ = axes.get_ylim()
-    axes.plot(card.look.parameters, max(mean, low + 0.02), "*", markersize=15, color=utils.YOUR_COLOR, label="yours")
-    if card.look.parameters > axes.get_xlim()[1]:
+    axes.plot(card.parameters, max(mean, low + 0.02), "*", markersize=15, color=utils.YOUR_COLOR, label="yours")
+    if card.parameters > axes.get_xlim()[1]:
         axes.set_xscale("log")
-        axes.set_xlim(400, 2 * card.look.parameters)
+        axes.set_xlim(400, 2 * card.parameters)
     below = f"; the star stands at the edge, it is at {mean:.2f} %" if mean < low else ""
-    axes.set_title(f"{card.look.parameters:,} parameters, {mean:.2f} % over its last five epochs{below}", fontsize=10)
+    axes.set_title(f"{card.parameters:,} parameters, {mean:.2f} % over its last five epochs{below}", fontsize=10)
     axes.legend(loc="lower right", fontsize=8)
 
 

@@ -1,7 +1,7 @@
 """A network judged: at once by looking at it, and by training it from several seeds."""
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from lab.evidence.odds import DEFAULT_SEEDS
@@ -41,7 +41,7 @@ def judge(
     RuntimeError if every run failed.
     """
     name = network if isinstance(network, str) else own.give(network)
-    recipe = recipe_for(name, like, **fields)
+    recipe = recipe_for(name, like, fields=fields)
     return train(recipe, look_at(recipe), like, list(seeds), jobs, backend, address, whole, show)
 
 
@@ -51,7 +51,9 @@ def look(network: object) -> Look:
     return looking.look(found.make, found.name)
 
 
-def recipe_for(name: str, like: str = "step3", file: Path | None = None, **fields: object) -> Recipe:
+def recipe_for(
+    name: str, like: str = "step3", file: Path | None = None, fields: Mapping[str, object] | None = None
+) -> Recipe:
     """The recipe that trains a network like another one, changed by a YAML file and then by `fields`.
 
     Switches are those of `like` if its network is this one, otherwise the network's defaults. Raises ValueError, with
@@ -63,9 +65,10 @@ def recipe_for(name: str, like: str = "step3", file: Path | None = None, **field
         if one and "seed" in config.read_yaml(one):
             raise ValueError(f"{one} names a seed, expected the other fields of a recipe: the seeds are given apart")
         base = config.parse(name, base, ["--config", str(one)]).recipe
-    if not isinstance(fields.get("switches", {}), dict):
-        raise ValueError(f"switches are {fields['switches']!r}, expected such as {{'dropout': 0.1}}")  # noqa: TRY004
-    return config.change(base, fields | {"network": own.find(name).name})
+    changes = {**(fields or {}), "network": own.find(name).name}
+    if not isinstance(changes.get("switches", {}), dict):
+        raise ValueError(f"switches are {changes['switches']!r}, expected such as {{'dropout': 0.1}}")  # noqa: TRY004
+    return config.change(base, changes)
 
 
 def look_at(recipe: Recipe) -> Look:

@@ -27,7 +27,7 @@ COUNT = 7  # images in the batch that it is tried on: no size that anybody write
 WIDTH = 100  # columns of what is printed
 # What else a network may expect, and how to give it that.
 OTHER_SHAPES = {
-    (IMAGE_SIZE**2,): "It takes flat images of shape (N, 784): begin forward with x = x.flatten(1).",
+    (IMAGE_SIZE**2,): "It takes flat images of shape (N, 784): begin with nn.Flatten() or x.flatten(1).",
     (IMAGE_SIZE, IMAGE_SIZE): "It takes images without channels, (N, 28, 28): begin forward with x = x.squeeze(1).",
     (3, IMAGE_SIZE, IMAGE_SIZE): "It takes images of 3 colors: let its first layer take 1 channel.",
     (1, 32, 32): "It takes images of 32 x 32 pixels: begin forward with x = F.pad(x, (2, 2, 2, 2)).",
@@ -35,13 +35,12 @@ OTHER_SHAPES = {
 OTHER_COUNTS = (1, 128, 64, 100, 32, 256, 1_000)
 # What PyTorch says, and what it means.
 HINTS = {
-    r"shapes cannot be multiplied \(\d+x(\d+) and (\d+)x\d+\)": "A linear layer gets {0} features and was made for {1}.",
-    r"to have (\d+) channels, but got (\d+) channels": "A convolution gets {1} channels and was made for {0}.",
-    r"Calculated padded input size per channel: \((\d+) x": "The map has only {0} pixels a side there: pool less.",
-    r"Output size is too small": "The map is too small to be pooled there: pool less.",
-    r"before Module.__init__\(\) call": "Call super().__init__() first.",
-    r"running_mean should contain (\d+) elements not (\d+)": "Batch norm was made for {1} channels and gets {0}.",
-    r"modified by an inplace operation": "A function that works in place, such as x += y, destroyed what backward needs.",
+    r"to have (\d+) channels, but got (\d+) channels": "A convolution gets {1} channels and was made for {0}",
+    r"Calculated padded input size per channel: \((\d+) x": "The map has only {0} pixels a side there: pool less",
+    r"Output size is too small": "The map is too small to be pooled there: pool less",
+    r"before Module.__init__\(\) call": "Call super().__init__() first",
+    r"running_mean should contain (\d+) elements not (\d+)": "Batch norm was made for {1} channels and gets {0}",
+    r"modified by an inplace operation": "A function that works in place, such as x += y, destroyed what backward needs",
 }
 
 
@@ -91,7 +90,7 @@ class Look:
         parts = [self.name]
         if self.table is not None:
             parts.append(str(self.table))
-        elif self.no_table:
+        elif self.no_table and not self.errors:
             parts.append(_wrapped(f"There is no layer table: {self.no_table}."))
         facts = [f"{title:<18} {value}" for title, value in self._facts()]
         if facts:
@@ -119,7 +118,7 @@ class Look:
             yield "receptive field", f"{self.receptive_field} of {IMAGE_SIZE} pixels, at the last map, {shape}"
         if self.ingredients:
             found = self.ingredients
-            yield "batch norm", f"yes, {found.batch_norm} times" if found.batch_norm else "no"
+            yield "batch norm", f"yes, {_times(found.batch_norm)}" if found.batch_norm else "no"
             yield "global average", "yes" if found.global_average else "no"
             yield "dropout", " and ".join(f"{rate:g}" for rate in found.dropout) or "no"
             count = f"{found.convolutions} convolution{'s' * (found.convolutions != 1)} before the readout"
@@ -157,9 +156,9 @@ class _CannotRun(_CannotTrain):
 
 def _look(make: Callable[[], nn.Module], seen: Look, ears: "_Ears") -> None:
     """Fill in what can be seen, up to the first error."""
-    builds = [_build(make, seed) for seed in (0, 0, 1)]
+    builds = [_build(make, seed, to_change=i == 0) for i, seed in enumerate((0, 0, 1))]
     network = builds[0].network
-    if network is builds[-1].network:
+    if network is builds[-1].given:
         raise _CannotRun("This is one network that was built before, and it cannot be copied: hand over its class.")
     parameters = [parameter for parameter in network.parameters() if not is_lazy(parameter)]
     seen.parameters = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
@@ -168,8 +167,9 @@ def _look(make: Callable[[], nn.Module], seen: Look, ears: "_Ears") -> None:
     images = _images()
     ears.begin()
     try:
-        evaluation = _evaluate(network, images)
-        training = _train(network, images)
+        with _not_compiled():
+            evaluation = _evaluate(network, images)
+            training = _train(network, images)
     except _CannotRun:
         raise
     except _CannotTrain:
@@ -191,14 +191,14 @@ def _look(make: Callable[[], nn.Module], seen: Look, ears: "_Ears") -> None:
 
 
 class _Build(NamedTuple):
-    """A network as `make` gave it, a copy of it that may be changed, and the generator's state after building."""
+    """A network as `make` gave it, the same or a copy that may be changed, and the generator's state after building."""
 
     given: nn.Module
     network: nn.Module
     generator: Tensor
 
 
-def _build(make: Callable[[], nn.Module], seed: int) -> _Build:
+def _build(make: Callable[[], nn.Module], seed: int, to_change: bool) -> _Build:
     torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed the GPUs' generators too
     try:
         given = make()
@@ -208,13 +208,21 @@ def _build(make: Callable[[], nn.Module], seed: int) -> _Build:
         raise _CannotRun(f"Building the network gives the class {given.__name__}, expected an object: call it.")
     if not isinstance(given, nn.Module):
         raise _CannotRun(f"Building the network gives {_kind(given)}, expected an nn.Module.")
-    try:
-        network = copy.deepcopy(given).cpu()
-    except (Exception, SystemExit):  # noqa: BLE001 (the same)
-        network = given.cpu()
-    if any(is_lazy(parameter) for parameter in network.parameters()):
-        _run_once(network)  # lazy layers draw their weights now
+    lazy = any(is_lazy(parameter) for parameter in given.parameters())
+    network = _copied(given) if to_change or lazy else given
+    if lazy:
+        _run_once(network)  # its weights are drawn now
     return _Build(given, network, torch.get_rng_state())
+
+
+def _copied(network: nn.Module) -> nn.Module:
+    """A copy on the CPU; the network itself where PyTorch does not copy it, or copies it without its gradients."""
+    if any(isinstance(module, torch.jit.ScriptModule) for module in network.modules()):
+        return network.cpu()
+    try:
+        return copy.deepcopy(network).cpu()
+    except (Exception, SystemExit):  # noqa: BLE001 (what others wrote raises anything)
+        return network.cpu()
 
 
 def _run_once(network: nn.Module) -> None:
@@ -255,26 +263,25 @@ def _about_seeds(first: _Build, again: _Build, other: _Build) -> str:
 
 
 def _images() -> Tensor:
-    """Made-up images, of which only the middle is drawn on, scaled as MNIST is."""
+    """Made-up images, some bolder than others, of which only the middle is drawn on; scaled as MNIST is."""
     pixels = torch.zeros(COUNT, 1, IMAGE_SIZE, IMAGE_SIZE)
     edge = (IMAGE_SIZE - DIGIT) // 2
     middle = torch.rand(COUNT, 1, DIGIT, DIGIT, generator=torch.Generator().manual_seed(0))
-    pixels[:, :, edge:-edge, edge:-edge] = middle
+    pixels[:, :, edge:-edge, edge:-edge] = middle * torch.linspace(0.3, 1, COUNT).view(COUNT, 1, 1, 1)
     return (pixels - 0.13) / 0.31
 
 
 def _evaluate(network: nn.Module, images: Tensor) -> dict[str, Any]:
     """What passes in evaluation mode show, as `Seen` names it."""
-    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    before = {name: tensor.clone() for name, tensor in _state(network).items()}
     try:
         network.eval()
         evaluated = follow(network, images)
     except (Exception, SystemExit) as error:  # noqa: BLE001 (what others wrote raises anything)
-        raise _CannotRun(f"forward raises {_said(error)}.{_other_input(network)}") from None
+        raise _CannotRun(f"The network raises {_said(error)}.{_other_input(network)}") from None
     _expect_logits(evaluated.output, network)
-    after = network.state_dict()
-    changed = [name for name in before if name in after and not _same(before[name], after[name])]
-    changed += [name for name in after if name not in before]
+    after = _state(network)
+    changed = [name for name in after if name not in before or not _same(before[name], after[name])]
     with torch.no_grad():
         repeated = _output(network, images)
         few, one = _output(network, images[:3]), _output(network, images[:1])
@@ -284,8 +291,12 @@ def _evaluate(network: nn.Module, images: Tensor) -> dict[str, Any]:
     return {"evaluated": evaluated, "repeated": repeated, "few": few, "single": single, "changed": changed}
 
 
+def _state(network: nn.Module) -> dict[str, Tensor]:
+    return {name: value for name, value in network.state_dict().items() if isinstance(value, Tensor)}
+
+
 def _same(first: Tensor, second: Tensor) -> bool:
-    return first.shape == second.shape and torch.allclose(first, second, equal_nan=True)
+    return torch.equal(first.nan_to_num(), second.nan_to_num())
 
 
 def _output(network: nn.Module, images: Tensor) -> object:
@@ -303,7 +314,7 @@ def _train(network: nn.Module, images: Tensor) -> dict[str, Any]:
         network.zero_grad(set_to_none=True)
         trained = follow(network, images)
     except (Exception, SystemExit) as error:  # noqa: BLE001 (what others wrote raises anything)
-        raise _CannotTrain(f"In training mode, forward raises {_said(error)}.") from None
+        raise _CannotTrain(f"In training mode, the network raises {_said(error)}.") from None
     _expect_logits(trained.output, network)
     parameters = {name: p for name, p in network.named_parameters() if p.requires_grad}
     if trained.output.requires_grad:
@@ -341,7 +352,9 @@ def _remedy(shape: tuple[int, ...]) -> str:
     if shape[:2] == (COUNT, CLASSES):
         return " End with x.flatten(1)." if set(shape[2:]) == {1} else " Average over the positions, then x.flatten(1)."
     if len(shape) == 2 and shape[0] == COUNT:
-        return f" The last layer has {shape[1]} outputs, one for each class would be {CLASSES}."
+        return f" Let the last layer have {CLASSES} outputs, one for each class."
+    if shape[1:] == (CLASSES,) and shape[0] % COUNT == 0:
+        return " The values of one image went to several rows: reshape with x.flatten(1), not with x.view(-1, ...)."
     return ""
 
 
@@ -409,8 +422,25 @@ def _as_it_was() -> Iterator[None]:
             torch.cuda.set_rng_state_all(on_gpus)
 
 
-class _Ears(io.TextIOBase):
-    """Takes what the network prints and what Python warns of, and remembers where."""
+@contextmanager
+def _not_compiled() -> Iterator[None]:
+    """What torch.compile made runs as it was written: compiling takes minutes, and a look a moment."""
+    if "torch._dynamo" in sys.modules and hasattr(torch.compiler, "set_stance"):  # from PyTorch 2.6 on
+        with torch.compiler.set_stance("force_eager"):
+            yield
+    else:
+        yield
+
+
+class _Deaf(io.TextIOBase):
+    """Takes what is written, and drops it."""
+
+    def write(self, text: str) -> int:
+        return len(text)
+
+
+class _Ears(_Deaf):
+    """Drops what the network prints and keeps what Python warns of, and remembers where."""
 
     def __init__(self) -> None:
         self.printed_at: str | None = None
@@ -422,25 +452,24 @@ class _Ears(io.TextIOBase):
         self.caught.clear()
 
     def write(self, text: str) -> int:
-        if self.printed_at is None:
-            frame = inspect.currentframe()
-            self.printed_at = place_of(frame and frame.f_back)
-        return len(text)
+        frame = inspect.currentframe()
+        self.printed_at = self.printed_at or place_of(frame and frame.f_back) or None
+        return super().write(text)
 
     def heard(self) -> list[tuple[str, str]]:
         """Each warning once, with its place."""
-        said = [
-            (_first_line(str(warning.message)), _line_of_theirs(warning.filename, warning.lineno))
-            for warning in self.caught
-            if "Lazy modules" not in str(warning.message)
-        ]
-        return list(dict.fromkeys(said))
+        said: dict[str, str] = {}
+        for warning in self.caught:
+            message, place = _first_line(str(warning.message)), _line_of_theirs(warning.filename, warning.lineno)
+            if "Lazy modules" not in message:
+                said[message] = said.get(message) or place
+        return list(said.items())
 
 
 @contextmanager
 def _silence() -> Iterator[_Ears]:
     ears = _Ears()
-    with warnings.catch_warnings(record=True) as caught, redirect_stdout(ears), redirect_stderr(ears):
+    with warnings.catch_warnings(record=True) as caught, redirect_stdout(ears), redirect_stderr(_Deaf()):
         warnings.simplefilter("always")
         ears.caught = caught
         yield ears
@@ -460,8 +489,19 @@ def _said(error: BaseException) -> str:
     lines = [_line_of_theirs(frame.f_code.co_filename, line) for frame, line in traceback.walk_tb(error.__traceback__)]
     at = next((f" at {line}" for line in reversed(lines) if line), "")
     words = f"{type(error).__name__}{at}" + f": {message.rstrip('.')}" * bool(message)
-    hints = [hint.format(*found.groups()) for says, hint in HINTS.items() if (found := re.search(says, message))]
-    return ". ".join([words, *(hint.rstrip(".") for hint in hints)])
+    return ". ".join([words, *_hints(message)])
+
+
+def _hints(message: str) -> Iterator[str]:
+    """What a message of PyTorch's means, in sentences without the period."""
+    for says, hint in HINTS.items():
+        if found := re.search(says, message):
+            yield hint.format(*found.groups())
+    if found := re.search(r"shapes cannot be multiplied \((\d+)x(\d+) and (\d+)x\d+\)", message):
+        rows, features, expected = map(int, found.groups())
+        yield f"A linear layer gets {features:,} features and was made for {expected:,}"
+        if rows * features == COUNT * expected:
+            yield "Flatten before it, with nn.Flatten() or x.flatten(1)"
 
 
 def _line_of_theirs(path: str, number: int) -> str:
@@ -473,16 +513,22 @@ def _first_line(message: str) -> str:
     return textwrap.shorten(message.strip().partition("\n")[0], 200, placeholder=" ...")
 
 
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"
+
+
 def _kind(value: object) -> str:
     return "nothing" if value is None else f"an object of the class {type(value).__name__}"
 
 
 def _in_words(finding: Finding) -> str:
     where = f"{finding.where}: " if finding.where else ""
-    return f"{where}{finding.what} ({finding.section})"
+    section = finding.section.replace(" ", "\u00a0")  # stays on one line
+    return f"{where}{finding.what} ({section})"
 
 
 def _wrapped(sentence: str, bullet: str = "") -> str:
-    return textwrap.fill(
+    lines = textwrap.wrap(
         sentence, WIDTH, initial_indent=bullet, subsequent_indent=" " * len(bullet), break_on_hyphens=False
     )
+    return "\n".join(lines).replace("\u00a0", " ")

@@ -7,7 +7,8 @@ import numpy as np
 import utils
 from lab.evidence import records, statistics
 from lab.evidence.odds import DEFAULT_SEEDS
-from lab.judging.look import BUDGET, Look
+from lab.judging.advice import BUDGET
+from lab.judging.look import Look
 from lab.judging.trial import Trial, consistent
 
 UNDERFIT = 99.5  # percent of the training images; Step 3's recorded runs end above
@@ -17,17 +18,19 @@ RESTLESS = 0.06  # points, standard deviation of the last five epochs within a r
 
 def next_experiment(look: Look, trials: Mapping[int, Trial], failures: Mapping[int, str]) -> str:
     """What to try next, in one or two sentences: the first that applies of what is broken, over budget, unsure, weak."""
+    parameters = next(iter(trials.values())).history.parameters
     if failures:
         seed, why = next(iter(failures.items()))
         return f"Find out why seed {seed} failed ({why}). If the loss is not finite, halve the learning rate."
-    over = look.parameters - BUDGET + 1
-    if over > 0:
-        return f"You are {over:,} parameters over the budget{_largest(look)}: make it narrower."
+    if parameters >= BUDGET:
+        return f"You are {parameters - BUDGET + 1:,} parameters over the budget{_largest(look)}: make it narrower."
     passed = consistent(trials)
     if passed is None:
-        return "Run it on all of MNIST: on this sample there is no verdict."
+        return "Run it on all of MNIST for 5 to 15 epochs: what ran here has no verdict."
     if passed == len(trials):
-        return _confirm_or_shrink(look, len(trials))
+        return _confirm_or_shrink(parameters, len(trials))
+    if passed == len(trials) - 1 == DEFAULT_SEEDS - 1:
+        return f"One seed missed. Run {DEFAULT_SEEDS} other seeds: if all of them are consistent, call the network so."
     mistakes = [finding for finding in look.warnings if not finding.harmless]
     if mistakes:
         return f"Begin with what the look says first. {mistakes[0].what}"
@@ -41,13 +44,13 @@ def _largest(look: Look) -> str:
     return f", and {row.parameters:,} are in one {row.name}"
 
 
-def _confirm_or_shrink(look: Look, seeds: int) -> str:
+def _confirm_or_shrink(parameters: int, seeds: int) -> str:
     """For a network whose seeds are all consistent."""
     if seeds < DEFAULT_SEEDS:
-        return f"Confirm it: with {DEFAULT_SEEDS} seeds, luck alone seldom passes."
+        return f"Confirm it: of {DEFAULT_SEEDS} seeds, luck alone seldom passes all."
     sizes = records.load_study("frontier").values()
     passed = [one.parameters for one in map(statistics.over_seeds, sizes) if one.consistent == one.seeds]
-    if look.parameters > min(passed):
+    if parameters > min(passed):
         return f"Make it smaller: a recorded network with {min(passed):,} parameters is consistent for every seed."
     return "It is smaller than every recorded network that is consistent: confirm it with 20 seeds that chose nothing."
 

@@ -349,12 +349,14 @@ class _Watcher:
             supervisor.kill_descendants(self.root)
             self.process.kill()
             self.process.wait()
-        left = [process for process in self.members if process.is_running()]  # if something killed the supervisor
+        left = [process for process in self.members if _is_alive(process)]  # if something killed the supervisor
         for process in left:
             supervisor.kill_descendants(process)
             with contextlib.suppress(psutil.Error):
                 process.kill()
-        psutil.wait_procs(left, timeout=5)
+        end = time.monotonic() + GRACE
+        while any(map(_is_alive, left)) and time.monotonic() < end:
+            time.sleep(0.01)
         self.output.finish()
 
 
@@ -384,6 +386,13 @@ class _Output:
     def text(self) -> str:
         """What was kept; bytes that are not UTF-8 are replaced."""
         return self.tail.decode(errors="replace")
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.Error:
+        return False
 
 
 def _resident(process: psutil.Process) -> int:
