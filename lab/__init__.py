@@ -11,14 +11,14 @@ os.environ.setdefault("GOMP_SPINCOUNT", "1500")  # as utils does: modules here m
 
 if TYPE_CHECKING:
     from lab.judging.judge import judge as judge
-    from lab.judging.look import look as look
+    from lab.judging.judge import look as look
 
 
-FUNCTIONS = {"judge": "lab.judging.judge", "look": "lab.judging.look"}
+FUNCTIONS = ("judge", "look")
 
 
 def __getattr__(name: str) -> Any:
     """Import the two functions when they are asked for: PyTorch takes seconds, and `python -m lab list` must not."""
     if name in FUNCTIONS:
-        return getattr(importlib.import_module(FUNCTIONS[name]), name)
+        return getattr(importlib.import_module("lab.judging.judge"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

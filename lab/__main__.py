@@ -243,6 +243,31 @@ def judge(
     judging.train(recipe, judging.look_at(recipe), like or "step3", chosen, jobs, backend, address, whole)
 
 
+def grade(
+    submissions: Annotated[Path, "folder with NAME.py, NAME/net.py or NAME.ipynb for each student"],
+    /,
+    *,
+    out: Annotated[Path, "where to write grades.csv and the pages"] = Path("runs/grades"),
+    seeds: Annotated[int | None, "runs of each network, whose seeds the secret decides (default: 5)"] = None,
+    jobs: Annotated[int | None, "runs at a time, of one thread each (default: one per core)"] = None,
+    secret: Annotated[str, "text, or file, that decides the seeds (default: a random one, kept in the folder)"] = "",
+    recipe: Annotated[
+        str, "how all are trained: step1, step2, step3, or a YAML file with fields of a recipe"
+    ] = "step3",
+    rubric: Annotated[Path | None, "YAML file that gives the points (lab/judging/rubric.yaml)"] = None,
+    require_sandbox: Annotated[bool, "refuse to run submitted code without bubblewrap"] = False,
+    minutes: Annotated[float, "that one run may take"] = 15.0,
+) -> None:
+    """Grade a class's networks: train them from secret seeds in sandboxes; write a table and a page for each student."""
+    from lab.judging.grade import as_table
+    from lab.judging.grade import grade as grade_all
+    from lab.judging.rubric import DEFAULT
+
+    chosen = rubric or DEFAULT
+    print(as_table(grade_all(submissions, out, seeds, jobs, secret, recipe, chosen, require_sandbox, minutes)))
+    print(f"grades.csv, index.html and a page for each student are in {out}")
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Systems
 # ---------------------------------------------------------------------------------------------------------------------
@@ -332,34 +357,10 @@ def drawings(file: Annotated[Path | None, "where to write (lab/results/drawings.
     print(measure(file or RESULT))
 
 
-def grade(
-    submissions: Annotated[Path, "folder with NAME.py, NAME/net.py or NAME.ipynb for each student"],
-    /,
-    *,
-    out: Annotated[Path, "where to write grades.csv and the pages"] = Path("runs/grades"),
-    seeds: Annotated[int, "runs of each network; the secret says which seeds"] = 3,
-    jobs: Annotated[int | None, "runs at a time, of one thread each (default: one per core)"] = None,
-    secret: Annotated[str, "text, or file, that decides the seeds (default: a random one, kept in the folder)"] = "",
-    recipe: Annotated[
-        str, "how all are trained: step1, step2, step3, or a YAML file with fields of a recipe"
-    ] = "step3",
-    rubric: Annotated[Path | None, "YAML file that gives the points (lab/judging/rubric.yaml)"] = None,
-    require_sandbox: Annotated[bool, "refuse to run submitted code without bubblewrap"] = False,
-    minutes: Annotated[float, "that one run may take"] = 15.0,
-) -> None:
-    """Grade a class's networks: train them from secret seeds in sandboxes; write a table and a page for each student."""
-    from lab.judging.grade import as_table
-    from lab.judging.grade import grade as grade_all
-    from lab.judging.rubric import DEFAULT
-
-    chosen = rubric or DEFAULT
-    print(as_table(grade_all(submissions, out, seeds, jobs, secret, recipe, chosen, require_sandbox, minutes)))
-    print(f"grades.csv, index.html and a page for each student are in {out}")
-
-
 COMMANDS: dict[str, Callable[..., None]] = {
     "list": list_recipes,
     "judge": judge,
+    "grade": grade,
     "train": train,
     "test": test,
     "compare": compare,
@@ -368,7 +369,6 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "data": data,
     "export": export,
     "drawings": drawings,
-    "grade": grade,
     "study": study,
     "repeat": repeat,
     "report": report,

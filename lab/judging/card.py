@@ -8,16 +8,17 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import torch
-from lab.judging.look import BUDGET, Look
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 import utils
 from lab.evidence import figures, records, statistics
-from lab.evidence.records import Tested
+from lab.evidence.records import MNIST_TEST, Tested
 from lab.evidence.statistics import Difference
 from lab.evidence.tables import seeds_table
-from lab.judging import advice
+from lab.judging.advice import BUDGET
+from lab.judging.look import Look
+from lab.judging.next_experiment import next_experiment
 from lab.judging.trial import Trial, consistent
 from lab.runs.recipes import Recipe
 
@@ -84,8 +85,19 @@ class Card:
         return {seed: trial for seed, trial in self.trials.items() if trial.stopped is None}
 
     @property
+    def parameters(self) -> int:
+        """Trainable ones."""
+        return next(iter(self.runs.values())).parameters
+
+    @property
     def dataset(self) -> str:
+        """What the images are, as in `utils.Digits`."""
         return next(iter(self.runs.values())).dataset
+
+    @property
+    def on_mnist(self) -> bool:
+        """Whether all of MNIST's test images were measured, as in the records."""
+        return all(run.dataset == "MNIST" and run.test_images == MNIST_TEST for run in self.runs.values())
 
     def to_step3(self) -> ToStep3:
         """How it compares with the recorded runs of Step 3."""
@@ -94,9 +106,10 @@ class Card:
             step3 = records.load("consistency", "step3")
         except FileNotFoundError as error:
             return ToStep3(None, [], str(error))
-        recorded = next(iter(step3.values()))
-        if self.dataset != recorded.dataset or any(run.test_images != recorded.test_images for run in whole.values()):
-            return ToStep3(None, [], f"Step 3 was measured on all of MNIST, your runs on a {self.dataset}")
+        if not self.on_mnist:
+            run = next(iter(self.runs.values()))
+            images = f"{run.test_images:,} test images of {run.dataset}".replace("of MNIST", "of MNIST alone")
+            return ToStep3(None, [], f"your runs were measured on {images}, Step 3 on MNIST's 10,000")
         if len(whole) < 2:
             return ToStep3(None, [], f"{len(whole)} whole runs, expected at least 2 (--whole trains every epoch)")
         seeds = sorted(whole.keys() & step3.keys())
@@ -105,9 +118,9 @@ class Card:
         return ToStep3(statistics.unpaired_difference(whole, step3), [], "")
 
     def mistakes(self) -> Mistakes | None:
-        """What most whole runs get wrong, beside Step 3; None on other images than MNIST's, or without whole runs."""
+        """What most whole runs get wrong, beside Step 3; None on other images than all of MNIST's, or without whole runs."""
         tested = [trial.tested for trial in self.whole.values() if trial.tested]
-        if not tested or self.dataset != "MNIST":
+        if not tested or not self.on_mnist:
             return None
         wrong = _wrong_in_most(tested)
         try:
@@ -129,7 +142,7 @@ class Card:
             "like": self.like,
             "recipe": asdict(self.recipe),
             "dataset": self.dataset,
-            "parameters": self.look.parameters,
+            "parameters": self.parameters,
             "budget": BUDGET,
             "epochs": self.recipe.epochs,
             "seeds": {str(seed): _seed(trial) for seed, trial in self.trials.items()},
@@ -148,7 +161,7 @@ class Card:
                 "own": [index for index, _, _ in mistakes.own],
             },
             "look": self.look.as_dict(),
-            "next": advice.next_experiment(self.look, self.trials, self.failures),
+            "next": next_experiment(self.look, self.trials, self.failures),
         }
 
     def write(self, folder: Path) -> None:
@@ -203,9 +216,12 @@ def _lines(card: Card) -> list[str]:
     lines = [
         f"{card.recipe.network}, trained like {card.like}{utils.sample_note(card.dataset)}",
         "",
-        f"parameters   {card.look.parameters:,}; the budget is fewer than {BUDGET:,}",
+        f"parameters   {card.parameters:,}; the budget is fewer than {BUDGET:,}",
         f"epochs       {card.recipe.epochs}",
     ]
+    mistakes = sum(not finding.harmless for finding in card.look.warnings)
+    if mistakes:
+        lines.append(f"look         {mistakes} point{'s' * (mistakes > 1)} to look at before you train again")
     lines += [f"consistent   {_consistent(card)}", "", seeds_table(card.runs)]
     lines += [
         f"seed {seed} stopped after epoch {trial.stopped}: it can no longer be consistent"
@@ -214,13 +230,13 @@ def _lines(card: Card) -> list[str]:
     ]
     lines += [f"seed {seed} failed: {why}" for seed, why in card.failures.items()]
     lines += ["", f"to Step 3    {card.to_step3()}"]
-    mistakes = card.mistakes()
-    if mistakes:
+    wrong = card.mistakes()
+    if wrong:
         lines.append(
-            f"mistakes     {len(mistakes.wrong)} test images in most seeds: {len(mistakes.shared)} that Step 3 gets wrong"
-            f" too (of its {mistakes.of_step3}), {len(mistakes.own)} of its own"
+            f"mistakes     {len(wrong.wrong)} test images in most seeds: {len(wrong.shared)} of Step 3's {wrong.of_step3}, "
+            f"and {len(wrong.own)} of its own"
         )
-    return [*lines, f"next         {advice.next_experiment(card.look, card.trials, card.failures)}"]
+    return [*lines, f"next         {next_experiment(card.look, card.trials, card.failures)}"]
 
 
 def _consistent(card: Card) -> str:
@@ -242,7 +258,7 @@ def _consistent(card: Card) -> str:
 def _draw_curves(axes: Axes, card: Card) -> None:
     """Accuracy over the epochs: a line per seed, and the range of Step 3's recorded seeds behind them."""
     runs = list(card.runs.values())
-    if card.dataset == "MNIST":
+    if card.on_mnist:
         figures.draw_band(axes, records.load("consistency", "step3"), "Step 3: range of its recorded seeds")
         axes.axhline(utils.TARGET_PERCENT, color="black", linestyle="--", linewidth=1)
     for seed, run in card.runs.items():
@@ -267,12 +283,12 @@ def _draw_frontier(axes: Axes, card: Card) -> None:
     means = [run.mean_last_five for run in card.runs.values()]
     mean = sum(means) / len(means)
     low, _ = axes.get_ylim()
-    axes.plot(card.look.parameters, max(mean, low + 0.02), "*", markersize=15, color=utils.YOUR_COLOR, label="yours")
-    if card.look.parameters > axes.get_xlim()[1]:
+    axes.plot(card.parameters, max(mean, low + 0.02), "*", markersize=15, color=utils.YOUR_COLOR, label="yours")
+    if card.parameters > axes.get_xlim()[1]:
         axes.set_xscale("log")
-        axes.set_xlim(400, 2 * card.look.parameters)
+        axes.set_xlim(400, 2 * card.parameters)
     below = f"; the star stands at the edge, it is at {mean:.2f} %" if mean < low else ""
-    axes.set_title(f"{card.look.parameters:,} parameters, {mean:.2f} % over its last five epochs{below}", fontsize=10)
+    axes.set_title(f"{card.parameters:,} parameters, {mean:.2f} % over its last five epochs{below}", fontsize=10)
     axes.legend(loc="lower right", fontsize=8)
 
 

@@ -1,12 +1,8 @@
-"""What stands between a grading process and submitted code: `sandbox.py` starts this script, which starts the code.
+"""Confine this process, then run Python in it: `python confine.py SETTINGS ARGUMENTS...`, as `supervisor.py` starts it.
 
-    grading process (sandbox.py)
-      `- confine.py supervise SETTINGS ARGUMENTS...   sees that nothing outlives it, nor the grading process
-           `- bubblewrap, if it works
-                `- confine.py run SETTINGS ARGUMENTS...   sets limits, gives up rights, and is from then on the submission's
-
-SETTINGS is JSON with the fields of `Settings`; ARGUMENTS are what follows `python` on a command line. The script imports
-little, and nothing of the project.
+SETTINGS is JSON with the fields of `Settings`; ARGUMENTS are what follows `python` on a command line. This runs before
+anything of a submission does, in each isolation, so it imports only the standard library. Inside bubblewrap, resource limits
+are all that is left to set. Elsewhere the process gives up for good whatever this system lets it give up.
 """
 
 import contextlib
@@ -18,14 +14,10 @@ import runpy
 import signal
 import struct
 import sys
-import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import NamedTuple, NoReturn
-
-import psutil
 
 USERS = range(61_184, 65_520)  # ids that no account has; systemd takes those of its dynamic users from here
 DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
@@ -43,82 +35,18 @@ class Settings(NamedTuple):
     memory: int
     disk: int
     processes: int
-    bubblewrap: list[str]  # the command that isolates; if empty, the layers do it
-    layers: list[str]  # of "namespaces", "user", "landlock", "hook", as far as the system has them
+    threads: int  # of this user, running before
+    layers: list[str]  # of "namespaces", "user", "landlock", "hook", as far as the system has them; empty in bubblewrap
 
 
 def main() -> None:
-    """Supervise another process, or confine this one and run what the arguments say."""
+    """Confine, then run."""
     del sys.path[0]  # this script's folder: its modules are imported as lab.judging's
-    _, role, text, *arguments = sys.argv
-    settings = Settings(**json.loads(text))
-    if role == "supervise":
-        start = [*settings.bubblewrap, sys.executable, __file__, "run", text, *arguments]
-        supervise(lambda: os.execvp(start[0], start))  # noqa: S606
+    settings, arguments = Settings(**json.loads(sys.argv[1])), sys.argv[2:]
     limit_resources(settings)
-    if not settings.bubblewrap:
+    if settings.layers:
         os.environ["SANDBOX_LAYERS"] = ", ".join(give_up(settings))
     run(arguments)
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# The supervisor: no process outlives it, and it does not outlive the grading process
-# ---------------------------------------------------------------------------------------------------------------------
-
-
-def supervise(start: Callable[[], NoReturn]) -> NoReturn:
-    """Fork, and let the child start something else. Wait for it, kill all processes that came from it, and exit as it did.
-
-    Orphans become this process's children, so that daemons are found (on Linux; other systems hand them to process 1).
-    SIGTERM ends everything, and so does the end of the process that started this one.
-    """
-    grader = os.getppid()
-    if sys.platform == "linux":
-        _prctl(_PR_SET_CHILD_SUBREAPER, 1)
-    child = os.fork()
-    if child == 0:
-        os.setsid()
-        start()
-
-    def end() -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(child, signal.SIGKILL)
-
-    def end_with_grader() -> None:
-        while os.getppid() == grader:
-            time.sleep(0.1)
-        end()
-
-    signal.signal(signal.SIGTERM, lambda *_: end())
-    threading.Thread(target=end_with_grader, daemon=True).start()
-    code = _wait_for(child)
-    kill_descendants(psutil.Process())
-    with contextlib.suppress(ChildProcessError):
-        while True:
-            os.wait()
-    os._exit(code)
-
-
-def _wait_for(child: int) -> int:
-    """A child's exit status, 128 + n if signal n ended it, as bubblewrap says it; orphans that end meanwhile are reaped."""
-    while True:
-        process, status = os.wait()
-        if process == child:
-            code = os.waitstatus_to_exitcode(status)
-            return code if code >= 0 else 128 - code
-
-
-def kill_descendants(ancestor: psutil.Process) -> None:
-    """Kill all descendants of a process. They are stopped first, so that none starts another one meanwhile."""
-    stopped: set[psutil.Process] = set()
-    while new := set(ancestor.children(recursive=True)) - stopped:
-        for process in new:
-            with contextlib.suppress(psutil.Error):
-                process.suspend()
-        stopped |= new
-    for process in stopped:
-        with contextlib.suppress(psutil.Error):
-            process.kill()
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -136,26 +64,13 @@ def limit_resources(settings: Settings) -> None:
     _limit(resource.RLIMIT_FSIZE, settings.disk + 2**20)
     _limit(resource.RLIMIT_DATA, 2 * settings.memory + 2**30)
     _limit(resource.RLIMIT_CPU, int(4 * settings.seconds) + 10)
-    _limit(resource.RLIMIT_NPROC, 4 * settings.processes + _others(settings))
+    _limit(resource.RLIMIT_NPROC, 4 * settings.processes + settings.threads)
 
 
 def _limit(kind: int, value: int) -> None:
     hard = resource.getrlimit(kind)[1]
     value = value if hard == resource.RLIM_INFINITY else min(value, hard)
     resource.setrlimit(kind, (value, value))
-
-
-def _others(settings: Settings) -> int:
-    """How many threads count against the limit of processes before any submitted code runs.
-
-    The limit is per user: inside bubblewrap and as a user of its own, a submission is alone, otherwise with all that the
-    user runs. It does not hold for root.
-    """
-    if settings.bubblewrap or os.geteuid() == 0:
-        return 0
-    processes = psutil.process_iter(["uids", "num_threads"])
-    mine = [process.info for process in processes if process.info["uids"] and process.info["uids"].real == os.getuid()]
-    return sum(info["num_threads"] or 1 for info in mine)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -182,7 +97,7 @@ def give_up(settings: Settings) -> list[str]:
 
 
 _libc = ctypes.CDLL(None, use_errno=True)
-_PR_SET_PDEATHSIG, _PR_SET_KEEPCAPS, _PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS = 1, 8, 36, 38
+_PR_SET_PDEATHSIG, _PR_SET_KEEPCAPS, _PR_SET_NO_NEW_PRIVS = 1, 8, 38
 
 
 def _succeed(result: int, what: str) -> int:

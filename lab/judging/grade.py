@@ -4,11 +4,11 @@ import contextlib
 import csv
 import io
 import os
+import queue
 import secrets
 import tempfile
 import threading
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 import utils
 from lab.evidence import records, tables
+from lab.evidence.odds import DEFAULT_SEEDS
 from lab.evidence.places import RECORDS, expect_folder, is_evidence
 from lab.evidence.statistics import Runs
 from lab.judging import pages, rubric, submissions
@@ -64,7 +65,7 @@ def step3_with(recipe: Recipe) -> tuple[Runs, str, bool]:
         found = [records.read(path).history for path in sorted(RECORDS.glob(f"{one.hash}.seed*.json"))]
         if found:
             runs = {run.seed: run for run in sorted(found, key=lambda run: run.seed)}
-            return runs, f"{what} ({one.epochs} epochs, {len(found)} recorded seeds)", one is like
+            return runs, f"{what}, {one.epochs} epochs", one is like
     return {}, "", False
 
 
@@ -101,7 +102,7 @@ def draw_seeds(secret: bytes, count: int) -> tuple[int, ...]:
 def grade(
     folder: Path,
     out: Path = OUT,
-    seeds: int = 3,
+    seeds: int | None = None,
     jobs: int | None = None,
     secret: str = "",
     recipe: str = "step3",
@@ -112,7 +113,7 @@ def grade(
 ) -> list[Grade]:
     """Grade all submissions in a folder; write `grades.csv`, NAME.html for each and index.html; return the grades.
 
-    seeds:   how many; which ones follows from the secret, and is the same for all
+    seeds:   how many, by default those of `judge`; which ones follows from the secret, and is the same for all
     jobs:    runs at a time, each of one thread; one per core unless said
     secret:  a text, or the name of a file; without it, a random one is kept in `out`
     minutes: that one run may take
@@ -123,6 +124,7 @@ def grade(
     Raises ValueError for bad input, FileNotFoundError for a missing folder, OSError for one that cannot be written to, and
     RuntimeError where a sandbox is required and does not work here.
     """
+    seeds = DEFAULT_SEEDS if seeds is None else seeds
     if seeds < 1 or (jobs is not None and jobs < 1) or not minutes > 0:
         raise ValueError(f"seeds is {seeds}, jobs {jobs}, minutes {minutes}: expected 1 or more of each")
     if is_evidence(out) or out.resolve() == folder.resolve():
@@ -140,7 +142,7 @@ def grade(
     terms = Terms(chosen, points_by, draw_seeds(hidden, seeds), train.dataset, recorded, against, alike)
     grades = [_begin(submission, terms) for submission in handed_in]
     with tempfile.TemporaryDirectory(prefix="grade", ignore_cleanup_errors=True) as scratch:
-        harness = Harness(train, test, hidden, sandbox, Path(scratch), minutes)
+        harness = Harness(train, test, hidden, sandbox, sandbox.describe(), Path(scratch), minutes)
         _Class(harness, terms, grades, out / "runs", require_sandbox).run_all(jobs or cores())
     _write(out, grades, skipped, test)
     return grades
@@ -167,20 +169,37 @@ class _Class:
         self.locks = {grade.name: threading.Lock() for grade in grades}
 
     def run_all(self, jobs: int) -> None:
-        """Run all submissions: first all of them from the first seed, then from the second, and so on."""
+        """Run all submissions: first all of them from the first seed, then from the second, and so on.
+
+        The threads are daemons: when this process ends, at whatever moment, nothing waits for a run to end.
+        """
         can_run = [grade for grade in self.grades if not grade.submission.trouble]
-        wanted = [(grade, seed) for seed in self.terms.seeds for grade in can_run]
-        pool = ThreadPoolExecutor(max_workers=jobs)
-        try:
-            futures = [pool.submit(self._run, grade, seed) for grade, seed in wanted]
-            for future in tqdm(as_completed(futures), total=len(futures), unit="run", disable=not futures):
-                said = future.result()
-                if said:
-                    tqdm.write(said)
-        finally:
-            pool.shutdown(cancel_futures=True)
+        wanted: queue.SimpleQueue[tuple[Grade, int]] = queue.SimpleQueue()
+        done: queue.SimpleQueue[str | Exception] = queue.SimpleQueue()
+        for seed in self.terms.seeds:
+            for grade in can_run:
+                wanted.put((grade, seed))
+        runs = wanted.qsize()
+        for _ in range(min(jobs, runs)):
+            threading.Thread(target=self._work, args=(wanted, done), daemon=True).start()
+        for _ in tqdm(range(runs), unit="run", disable=not runs):
+            said = done.get()
+            if isinstance(said, Exception):
+                raise said
+            if said:
+                tqdm.write(said)
         for grade in self.grades:
             grade.results.sort(key=lambda result: self.terms.seeds.index(result.seed))
+
+    def _work(self, wanted: "queue.SimpleQueue[tuple[Grade, int]]", done: "queue.SimpleQueue[str | Exception]") -> None:
+        """Run what is wanted, one after the other, until nothing is left."""
+        while True:
+            try:
+                done.put(self._run(*wanted.get_nowait()))
+            except queue.Empty:
+                return
+            except Exception as error:  # noqa: BLE001 (such as a full disk: it ends the command, in the main thread)
+                done.put(error)
 
     def _run(self, grade: Grade, seed: int) -> str:
         """One run, unless it is there already, or the submission has failed for good; what to print of it."""
@@ -203,7 +222,7 @@ class _Class:
             return self.harness.run(grade.submission, grade.recipe, seed)
         except Exception as error:  # noqa: BLE001
             key = grade.submission.hash_with(grade.recipe)
-            result = Result(grade.name, key, seed, self.harness.sandbox.isolation, self.harness.minutes)
+            result = Result(grade.name, key, seed, self.harness.isolation, self.harness.minutes)
             result.failures.append(
                 Failure("run", f"it could not be graded: {type(error).__name__}: {one_line(str(error))}")
             )
@@ -221,7 +240,7 @@ class _Class:
         here = (self.harness.train.dataset, len(self.harness.train), len(self.harness.test))
         other_data = (result.dataset, result.train_images, result.test_images) != here
         has_more_time = result.stopped and result.minutes < self.harness.minutes
-        unsafe = self.require_sandbox and result.isolation != self.harness.sandbox.isolation
+        unsafe = self.require_sandbox and result.isolation != self.harness.isolation
         return None if other_data or has_more_time or unsafe else result
 
     def _sentence(self, grade: Grade, result: Result) -> str:

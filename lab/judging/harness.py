@@ -174,6 +174,7 @@ class Harness:
     """Runs submissions on its own data, with its own recipe, loop, seeds and counting.
 
     secret: decides the order of the test images and how the moved ones are moved
+    isolation: what the sandbox is made of on this machine
     scratch: a folder for what lasts as long as a run
     """
 
@@ -181,12 +182,13 @@ class Harness:
     test: utils.Digits
     secret: bytes
     sandbox: Sandbox
+    isolation: str
     scratch: Path
     minutes: float
 
     def run(self, submission: Submission, recipe: Recipe, seed: int) -> Result:
         """Train and test a submission from a seed. What fails is in the result; nothing is raised for it."""
-        result = Result(submission.name, submission.hash_with(recipe), seed, self.sandbox.isolation, self.minutes)
+        result = Result(submission.name, submission.hash_with(recipe), seed, self.isolation, self.minutes)
         result.dataset, result.train_images, result.test_images = self.train.dataset, len(self.train), len(self.test)
         place = Path(tempfile.mkdtemp(dir=self.scratch, prefix="run"))
         try:
@@ -220,9 +222,12 @@ class _Run:
         self._check_training(said)
         self.result.parameters = checks.count_parameters(epochs[0], said.shared, epochs[1:])
         self._take(said)
-        answers = self._answer("test", self.harness.test.images.numpy(), epochs[1:])
-        self._count(answers)
-        self._check_answers(epochs, answers[-utils.LAST_EPOCHS :])
+        generator = np.random.default_rng(self._draw("shuffled"))
+        unlearned = [epochs[0], *(checks.shuffled(epochs[-1], generator) for _ in range(SHUFFLES))]
+        answers = self._answer("test", self.harness.test.images.numpy(), [*epochs[1:], *unlearned])
+        learned, guessed = answers[: self.recipe.epochs], answers[self.recipe.epochs :]
+        self._count(learned)
+        self._check_initial_and_moved(epochs, learned[-utils.LAST_EPOCHS :], guessed)
 
     # ----- the two phases -----
 
@@ -329,18 +334,19 @@ class _Run:
         wrong = np.flatnonzero(answers[-1] != self.labels)
         self.result.mistakes = [[int(i), int(self.labels[i]), int(answers[-1, i])] for i in wrong]
 
-    def _check_answers(self, epochs: Sequence[checks.Arrays], last: np.ndarray) -> None:
-        """Hold the answers against those to moved images and of weights that have not learned.
+    def _check_initial_and_moved(
+        self, epochs: Sequence[checks.Arrays], learned: np.ndarray, guessed: np.ndarray
+    ) -> None:
+        """Hold the answers of the last epochs against those to moved images, and those of weights that have not learned
+        against chance; and see whether the initial weights follow from the seed.
 
         A process of its own sees the moved images alone: beside the test images it could look them up among these.
         """
-        generator = np.random.default_rng(self._draw("moved"))
-        moved = checks.moved(self.harness.test.images.numpy(), generator)
+        moved = checks.moved(self.harness.test.images.numpy(), np.random.default_rng(self._draw("moved")))
         other = self._draw("another seed")
-        unlearned = [epochs[0], *(checks.shuffled(epochs[-1], generator) for _ in range(SHUFFLES))]
-        answers = self._answer("moved", moved, [*epochs[-len(last) :], *unlearned], [self.seed, other])
-        compared = checks.compare(last, answers[: len(last)], self.labels)
-        rights = [checks.percent_right(one, self.labels) for one in answers[len(last) :]]
+        answers = self._answer("moved", moved, epochs[-len(learned) :], [self.seed, other])
+        compared = checks.compare(learned, answers, self.labels)
+        rights = [checks.percent_right(one, self.labels) for one in guessed]
         self.result.measured = {**compared._asdict(), "initial": rights[0], "shuffled": max(rights[1:])}
         again, elsewhere = (self._rebuilt(seed) for seed in (self.seed, other))
         if not checks.same(again, epochs[0]):
@@ -348,7 +354,7 @@ class _Run:
         elif not checks.depends_on_seed(again, elsewhere):
             why = "its initial weights are the same for every seed: they are fixed in the code, or the code sets a seed"
         else:
-            why = checks.trouble_without_learning(answers[len(last) :], self.labels)
+            why = checks.trouble_without_learning(guessed, self.labels)
         why = why or checks.trouble_with_answers(compared, len(self.labels))
         if why:
             self.result.failures.append(Failure("rules", why))

@@ -1,13 +1,13 @@
 """A network judged: at once by looking at it, and by training it from several seeds."""
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from lab.evidence.odds import DEFAULT_SEEDS
-from lab.judging.look import Look, look
-
+from lab.judging import look as looking
 from lab.judging.card import Card
+from lab.judging.look import Look
 from lab.judging.trial import folder_of, run_trials
 from lab.runs import config, own
 from lab.runs.recipes import Recipe
@@ -41,11 +41,19 @@ def judge(
     RuntimeError if every run failed.
     """
     name = network if isinstance(network, str) else own.give(network)
-    recipe = recipe_for(name, like, **fields)
+    recipe = recipe_for(name, like, fields=fields)
     return train(recipe, look_at(recipe), like, list(seeds), jobs, backend, address, whole, show)
 
 
-def recipe_for(name: str, like: str = "step3", file: Path | None = None, **fields: object) -> Recipe:
+def look(network: object) -> Look:
+    """What a network is and what is wrong with it, without training it. `network` is as in `judge`."""
+    found = own.find(network if isinstance(network, str) else own.give(network))
+    return looking.look(found.make, found.name)
+
+
+def recipe_for(
+    name: str, like: str = "step3", file: Path | None = None, fields: Mapping[str, object] | None = None
+) -> Recipe:
     """The recipe that trains a network like another one, changed by a YAML file and then by `fields`.
 
     Switches are those of `like` if its network is this one, otherwise the network's defaults. Raises ValueError, with
@@ -57,14 +65,15 @@ def recipe_for(name: str, like: str = "step3", file: Path | None = None, **field
         if one and "seed" in config.read_yaml(one):
             raise ValueError(f"{one} names a seed, expected the other fields of a recipe: the seeds are given apart")
         base = config.parse(name, base, ["--config", str(one)]).recipe
-    if not isinstance(fields.get("switches", {}), dict):
-        raise ValueError(f"switches are {fields['switches']!r}, expected a dictionary such as {{'dropout': 0.1}}")
-    return config.change(base, fields | {"network": own.find(name).name})
+    changes = {**(fields or {}), "network": own.find(name).name}
+    if not isinstance(changes.get("switches", {}), dict):
+        raise ValueError(f"switches are {changes['switches']!r}, expected such as {{'dropout': 0.1}}")  # noqa: TRY004
+    return config.change(base, changes)
 
 
 def look_at(recipe: Recipe) -> Look:
     """What the recipe's network is. Raises ValueError, with one sentence, for one that cannot be trained."""
-    seen = look(recipe.make_network, recipe.network)
+    seen = looking.look(recipe.make_network, recipe.network)
     if seen.errors:
         raise ValueError(f"{recipe.network} cannot be trained: {seen.errors[0]}")
     return seen
@@ -84,8 +93,6 @@ def train(
     """Run the trials, write the card beside them, and show it."""
     if not seeds:
         raise ValueError("no seeds are given, expected at least one")
-    if show:
-        print(f"{seen}\n", flush=True)
     trials, failures = run_trials(recipe, seeds, jobs, backend, address, whole, show)
     if not trials:
         raise RuntimeError("every run failed: " + "; ".join(f"seed {seed}: {why}" for seed, why in failures.items()))
@@ -102,7 +109,7 @@ def _show(card: Card) -> None:
     """Show the card's picture where the code runs in a notebook."""
     ipython = sys.modules.get("IPython")
     if ipython and hasattr(ipython.get_ipython(), "kernel"):
-        from IPython.display import display  # there in every notebook; nobody else needs it
+        from IPython.display import display  # noqa: PLC0415 (there in every notebook; nobody else needs it)
 
         display(card.figure())
 

@@ -192,12 +192,19 @@ class Grade:
         return dict(zip(COLUMNS, cells))
 
     @property
-    def claims(self) -> list[tuple[str, float, float | None]]:
+    def claims(self) -> list[tuple[str, str, str]]:
         """What the submission claims, each beside what was measured."""
-        measured: dict[str, float | None] = {"parameters": self.parameters, "consistent": self.consistent}
-        if self.summary:
-            measured |= {"mean": self.summary.mean, "worst": self.summary.worst}
-        return [(name, claimed, measured.get(name)) for name, claimed in self.submission.claims.items()]
+        claimed, measured = dict(self.submission.claims), self.summary
+        rows = {
+            "parameters": "" if self.parameters is None else f"{self.parameters:,}",
+            "consistent": "not judged" if self.consistent is None else f"{self.consistent} of {len(self.terms.seeds)}",
+            "mean": f"{measured.mean:.2f}" if measured else "",
+            "worst": f"{measured.worst:.2f}" if measured else "",
+        }
+        words = {name: f"{claimed[name]:,.2f}".removesuffix(".00") for name in claimed}
+        if "consistent" in words and "seeds" in words:
+            words["consistent"] += f" of {words['seeds']}"
+        return [(name, words[name], found) for name, found in rows.items() if name in words]
 
 
 def difference(ours: Runs, theirs: Runs) -> Difference:
@@ -205,11 +212,11 @@ def difference(ours: Runs, theirs: Runs) -> Difference:
 
     One seed has no spread of its own. It is taken to be that of the others, which are several.
     """
-    if len(ours) > 1:
-        return unpaired_difference(ours, theirs)
     one, other = (np.array([run.mean_last_five for run in runs.values()]) for runs in (ours, theirs))
     mean = float(one.mean() - other.mean())
-    reach = float(student_t.ppf(0.975, len(other) - 1) * other.std(ddof=1) * math.sqrt(1 + 1 / len(other)))
     if any(has_collapsed(run) for runs in (ours, theirs) for run in runs.values()):
-        reach = math.nan
+        return Difference(mean, math.nan, math.nan)
+    if len(one) > 1:
+        return unpaired_difference(ours, theirs)
+    reach = float(student_t.ppf(0.975, len(other) - 1) * other.std(ddof=1) * math.sqrt(1 + 1 / len(other)))
     return Difference(mean, mean - reach, mean + reach)

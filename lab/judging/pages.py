@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 
 import utils
 from lab.evidence import figures, records
-from lab.evidence.statistics import Difference, paired_difference
+from lab.evidence.statistics import Difference, paired_difference, share_interval
 from lab.judging.looked import Ingredients
 from lab.judging.marks import COLUMNS, Grade, difference
 from lab.judging.submissions import Skipped
@@ -71,7 +71,7 @@ def student_page(grade: Grade, test: utils.Digits) -> str:
             why_not_judged=grade.terms.why_not_judged,
             facts=list(_facts(grade)),
             points=grade.points,
-            claims=[(name, _number(claimed), _number(measured)) for name, claimed, measured in grade.claims],
+            claims=grade.claims,
             runs=list(_runs(grade)),
             curves=_as_data(_curves(grade)) if grade.runs else "",
             mistakes=_as_data(_mistakes(grade, test)) if any(result.mistakes for result in grade.ended) else "",
@@ -79,10 +79,6 @@ def student_page(grade: Grade, test: utils.Digits) -> str:
             output=outputs[0] if outputs else "",
         )
     )
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:,.2f}".removesuffix(".00")
 
 
 def _facts(grade: Grade) -> Iterator[tuple[str, str]]:
@@ -93,13 +89,15 @@ def _facts(grade: Grade) -> Iterator[tuple[str, str]]:
         yield "parameters", f"{grade.parameters:,}{within[grade.budget_met]}"
     if summary:
         if grade.consistent is not None:
-            yield "consistently at 99.4 %", f"{grade.consistent} of {seeds} runs"
+            low, high = (f"{100 * share:.0f}" for share in share_interval(grade.consistent, seeds))
+            proven = f"so between {low} and {high} % of all seeds are (exact 95 % interval)"
+            yield "consistently at 99.4 %", f"{grade.consistent} of {seeds} runs; {proven}"
         yield "mean of the last epochs", f"{summary.mean:.3f} %"
         yield "worst of them", f"{summary.worst:.2f} %"
     if grade.difference:
         spread = "" if len(grade.runs) > 1 else "; one run, whose spread is taken to be that of the recorded ones"
         why = f"{grade.difference} points, not paired, 95 % interval{spread}"
-        yield f"difference to {grade.terms.against}", why
+        yield f"difference to {grade.terms.against}", f"{why}; {len(grade.terms.recorded)} recorded seeds"
     measured = [result.measured for result in grade.ended if result.measured]
     if measured:
         agreement = min(one.get("agreement", 0.0) for one in measured)
@@ -158,7 +156,8 @@ def class_page(grades: Sequence[Grade], skipped: Sequence[Skipped]) -> str:
     ]
     if terms.against:
         interval = "Welch's 95 % interval" if len(terms.seeds) > 1 else "a 95 % interval with the spread of its seeds"
-        notes.append(f"The difference is to {terms.against}, in points, with {interval}; the seeds are not paired.")
+        recorded = f"{len(terms.recorded)} recorded seeds of {terms.against}"
+        notes.append(f"The difference is to {recorded}, in points, with {interval}; the seeds are not paired.")
     rows = [grade.cells() for grade in grades]
     if terms.why_not_judged:
         rows = [{**row, "consistent": "not judged"} for row in rows]

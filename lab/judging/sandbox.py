@@ -41,13 +41,14 @@ from typing import IO, NamedTuple, cast
 
 import psutil
 
-from lab.judging import confine
+from lab.judging import confine, supervisor
 
 BUBBLEWRAP, PROCESS_LIMITS = "bubblewrap", "process limits"
 LAYERS = ("namespaces", "user", "landlock", "hook")  # of process limits, as far as the system has them
 
 PROJECT = Path(__file__).resolve().parents[2]
 POLL = 0.2  # seconds between two looks of the watcher
+GRACE = 3  # seconds that the supervisor has to end everything
 DEPTH = 32  # folders within folders
 SYSTEM = (
     "/usr",
@@ -139,6 +140,14 @@ class Sandbox:
         code = None if stopped else process.returncode
         return Outcome(code, stopped, watcher.output.text(), time.monotonic() - began)
 
+    def describe(self) -> str:
+        """The isolation, with the layers that are in force on this machine if it is made of layers; runs Python once."""
+        if self.isolation == BUBBLEWRAP:
+            return BUBBLEWRAP
+        with tempfile.TemporaryDirectory() as folder:
+            ask = ["-c", "import os; print(os.environ['SANDBOX_LAYERS'], end='')"]
+            return f"{PROCESS_LIMITS} ({self.run(ask, Path(folder), [], Limits(seconds=30)).output})"
+
     def _command(self, arguments: Sequence[str], folder: Path, reads: Sequence[Path], limits: Limits) -> list[str]:
         settings = confine.Settings(
             folder=str(folder),
@@ -150,12 +159,19 @@ class Sandbox:
             memory=limits.memory_mib * 2**20,
             disk=limits.disk_mib * 2**20,
             processes=limits.processes,
-            bubblewrap=[],
-            layers=list(self._layers),
+            threads=0 if self.isolation == BUBBLEWRAP or os.geteuid() == 0 else _my_threads(),
+            layers=[] if self.isolation == BUBBLEWRAP else list(self._layers),
         )
-        if self.isolation == BUBBLEWRAP:
-            settings = settings._replace(bubblewrap=_bubblewrap(settings))
-        return [sys.executable, confine.__file__, "supervise", json.dumps(settings._asdict()), *arguments]
+        isolate = _bubblewrap(settings) if self.isolation == BUBBLEWRAP else []
+        confined = [sys.executable, confine.__file__, json.dumps(settings._asdict()), *arguments]
+        return [sys.executable, supervisor.__file__, *isolate, *confined]
+
+
+def _my_threads() -> int:
+    """How many threads this user runs: the limit of processes is per user, in bubblewrap per sandbox; root becomes another."""
+    processes = psutil.process_iter(["uids", "num_threads"])
+    mine = [process.info for process in processes if process.info["uids"] and process.info["uids"].real == os.getuid()]
+    return sum(info["num_threads"] or 1 for info in mine)
 
 
 def _expect(arguments: Sequence[str], folder: Path, reads: Iterable[Path]) -> None:
@@ -239,7 +255,8 @@ def _hidden() -> list[Path]:
 def _bubblewrap(settings: confine.Settings) -> list[str]:
     """The command that runs another one with new namespaces and nothing but these files; later mounts cover earlier ones."""
     size = ["--size", str(settings.disk)]
-    command = ["bwrap", "--unshare-all", "--unshare-user", "--disable-userns", "--die-with-parent", "--new-session"]
+    program = shutil.which("bwrap") or "bwrap"
+    command = [program, "--unshare-all", "--unshare-user", "--disable-userns", "--die-with-parent", "--new-session"]
     command += ["--uid", "65534", "--gid", "65534", "--cap-drop", "ALL"]
     command += [*size, "--tmpfs", "/tmp", "--proc", "/proc", "--dev", "/dev", *size, "--tmpfs", "/dev/shm"]  # noqa: S108
     for path in settings.system:
@@ -287,15 +304,13 @@ class _Watcher:
         """Wait; return "" once the command has ended, or the limit that it passed."""
         end = time.monotonic() + self.limits.seconds
         while True:
-            try:
-                self.process.wait(max(0, min(POLL, end - time.monotonic())))
-            except subprocess.TimeoutExpired:
-                if time.monotonic() >= end:
-                    return f"stopped: it ran for more than {self.limits.seconds:,g} seconds"
-                if passed := self._passed():
-                    return passed
-            else:
+            self.output.wait(min(POLL, end - time.monotonic()))
+            if self.process.poll() is not None:
                 return self._ended()
+            if time.monotonic() >= end:
+                return f"stopped: it ran for more than {self.limits.seconds:,g} seconds"
+            if passed := self._passed():
+                return passed
 
     def _ended(self) -> str:
         """A signal ends this process only from outside, or if the command kills what watches over it."""
@@ -316,8 +331,10 @@ class _Watcher:
 
     def _passed_disk(self, more: int = 0) -> str:
         most = self.before + self.limits.disk_mib * 2**20
-        passed = _size(self.folder, most) + more > most
-        return f"stopped: it wrote more than {self.limits.disk_mib:,} MiB to its folder" if passed else ""
+        size = _size(self.folder, most) + more
+        if math.isinf(size):
+            return f"stopped: it made unreadable folders, or more than {DEPTH} within each other"
+        return f"stopped: it wrote more than {self.limits.disk_mib:,} MiB to its folder" if size > most else ""
 
     def passed_at_the_end(self) -> str:
         """What the command did faster than the watcher looks, if it is still to be seen."""
@@ -327,17 +344,19 @@ class _Watcher:
         """Kill everything that the command left."""
         self.process.terminate()  # the supervisor kills all its descendants
         try:
-            self.process.wait(5)
+            self.process.wait(GRACE)
         except subprocess.TimeoutExpired:  # something keeps the supervisor from it
-            confine.kill_descendants(self.root)
+            supervisor.kill_descendants(self.root)
             self.process.kill()
             self.process.wait()
-        left = [process for process in self.members if process.is_running()]  # if something killed the supervisor
+        left = [process for process in self.members if _is_alive(process)]  # if something killed the supervisor
         for process in left:
-            confine.kill_descendants(process)
+            supervisor.kill_descendants(process)
             with contextlib.suppress(psutil.Error):
                 process.kill()
-        psutil.wait_procs(left, timeout=5)
+        end = time.monotonic() + GRACE
+        while any(map(_is_alive, left)) and time.monotonic() < end:
+            time.sleep(0.01)
         self.output.finish()
 
 
@@ -354,15 +373,26 @@ class _Output:
             self.total += len(chunk)
             self.tail = (self.tail + chunk)[-self.kept :]
 
+    def wait(self, seconds: float) -> None:
+        """Wait for the end of the pipe, which comes when the supervisor is gone and all that it supervised."""
+        self.thread.join(max(0, seconds))
+
     def finish(self) -> None:
-        """Wait for the end of the pipe, which comes when its last process is gone."""
-        self.thread.join(5)
+        """Close the pipe at its end; leave it to the thread if there is a process left that nothing could kill."""
+        self.wait(5)
         if not self.thread.is_alive():
             self.pipe.close()
 
     def text(self) -> str:
         """What was kept; bytes that are not UTF-8 are replaced."""
         return self.tail.decode(errors="replace")
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.Error:
+        return False
 
 
 def _resident(process: psutil.Process) -> int:
@@ -399,10 +429,11 @@ def _size(folder: Path | str, enough: float = math.inf, depth: int = 0) -> float
     """The bytes of all files below a folder. Stops where it has seen `enough`; infinite for what cannot be looked into."""
     total: float = 0
     try:
-        for entry in os.scandir(folder):
-            total += _size_of_entry(entry, enough - total, depth)
-            if total > enough:
-                break
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                total += _size_of_entry(entry, enough - total, depth)
+                if total > enough:
+                    break
     except (FileNotFoundError, NotADirectoryError):
         pass  # it was changed meanwhile
     except OSError:

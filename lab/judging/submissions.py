@@ -8,10 +8,11 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import stat
 import tempfile
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +20,7 @@ from typing import Any, NamedTuple
 import yaml
 from torch import nn
 
+import models
 import utils
 from lab.runs import config, train
 from lab.runs.complaints import nearest, one_line
@@ -28,7 +30,8 @@ MOST_SOURCE = 64 * 1024  # bytes of code; the lesson's networks take 2,000, a ta
 MOST_NOTEBOOK = 20 * 1024**2  # bytes; an executed one has pictures
 MOST_LITERAL = 4_000  # characters of one string, or numbers in one list, that code may hold; docstrings do not count
 MOST_NAME = 100  # characters
-OF_A_CLAIM = ("parameters", "consistent", "mean", "worst")  # what a submission may claim; accuracies in percent
+# What a submission may claim: how many of how many seeds are consistent, and accuracies in percent
+OF_A_CLAIM = ("parameters", "consistent", "seeds", "mean", "worst")
 NOT_YOURS = ("network", "switches", "held_out", "validation", "patience")  # fields that a recipe.yaml may not have
 RESERVED = ("index",)  # index.html is the page of the class
 
@@ -150,17 +153,15 @@ def _read_folder(name: str, path: Path) -> Submission:
 
 
 def _read_notebook(name: str, path: Path) -> Submission:
+    """The network and RECIPE in a notebook's cells; what its last card says is what it claims."""
     try:
         cells = list(_code_cells(read_bytes(path, MOST_NOTEBOOK)))
         source = _network_source(cells)
-        tagged = [source for source, tags in cells if "recipe" in tags]
-        recipe = _assigned(_parse("\n".join(tagged).encode(), "the cell tagged recipe"), "RECIPE")
+        tagged = "\n".join(cell.source for cell in cells if "recipe" in cell.tags)
+        recipe = _assigned(_parse(tagged.encode(), "the cell tagged recipe"), "RECIPE")
         if not isinstance(recipe, dict):
             raise ValueError("RECIPE is not a dictionary, expected one such as {'epochs': 15}")  # noqa: TRY004
-        claims: object = {}
-        for cell, _ in cells:
-            with contextlib.suppress(ValueError):
-                claims = _assigned(_parse(cell.encode(), ""), "CLAIM") or claims
+        claims = _on_the_card(cells) | _as_claims(_assigned(_parse(source.encode(), "its network"), "CLAIM"))
         return _checked(name, {"net.py": source.encode()}, recipe, claims)
     except (OSError, ValueError) as error:
         return Submission(name, trouble=_in_words(error))
@@ -260,42 +261,74 @@ def _expect_no_tables(tree: ast.Module, file: str) -> None:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def _code_cells(content: bytes) -> Iterator[tuple[str, list[str]]]:
-    """Source and tags of each code cell, without the lines that are for IPython or a shell."""
+class _Cell(NamedTuple):
+    """A code cell, without the lines that are for IPython or a shell; `printed` is its output as text."""
+
+    source: str
+    tags: list[str]
+    printed: str
+
+
+def _code_cells(content: bytes) -> Iterator[_Cell]:
     try:
-        cells = json.loads(content)["cells"]
-        for cell in cells:
+        for cell in json.loads(content)["cells"]:
             if cell["cell_type"] != "code":
                 continue
-            source = "".join(cell["source"])
-            lines = ["" if line.lstrip().startswith(("%", "!")) else line for line in source.splitlines()]
-            yield "\n".join(lines), [str(tag) for tag in cell.get("metadata", {}).get("tags", [])]
+            lines = "".join(cell["source"]).splitlines()
+            lines = ["" if line.lstrip().startswith(("%", "!")) else line for line in lines]
+            tags = [str(tag) for tag in cell.get("metadata", {}).get("tags", [])]
+            texts = [one.get("text", one.get("data", {}).get("text/plain", "")) for one in cell.get("outputs", [])]
+            yield _Cell("\n".join(lines), tags, "\n".join("".join(text) for text in texts))
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         raise ValueError("it is not a notebook that is read here, expected the format of Jupyter, version 4") from None
 
 
-def _network_source(cells: Iterable[tuple[str, list[str]]]) -> str:
-    """The cells tagged `submission`; without any, those that define a network, below the imports of all cells."""
-    cells = list(cells)
-    tagged = [source for source, tags in cells if "submission" in tags]
-    networks, imports = [], []
-    for source, _ in cells:
-        try:
-            tree = ast.parse(source)
-        except (SyntaxError, ValueError, RecursionError, MemoryError):
-            continue  # a cell that does not run is of no use to the others
-        imports += [ast.unparse(node) for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom))]
-        if any(isinstance(node, ast.ClassDef) and _is_network(node) for node in tree.body):
-            networks.append(source)
-    if not tagged and not networks:
+def _network_source(cells: Sequence[_Cell]) -> str:
+    """The cells tagged `submission`, or else those that define a network, below the imports that they use."""
+    trees, defining = [], []
+    for cell in cells:
+        with contextlib.suppress(ValueError):  # a cell that does not run is of no use to the others
+            trees.append(_parse(cell.source.encode(), "a cell"))
+            if any(map(_is_network, trees[-1].body)):
+                defining.append(cell.source)
+    chosen = [cell.source for cell in cells if "submission" in cell.tags] or defining
+    if not chosen:
         raise ValueError("the notebook has no cell tagged submission, and none that defines a network")
-    return "\n".join([*dict.fromkeys(imports), *(tagged or networks)]) + "\n"
+    source = "\n".join(chosen) + "\n"
+    used = {node.id for node in ast.walk(_parse(source.encode(), "its network")) if isinstance(node, ast.Name)}
+    imports = [node for tree in trees for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom))]
+    for node in imports:
+        node.names = [one for one in node.names if (one.asname or one.name.partition(".")[0]) in {*used, "*"}]
+    return "\n".join([*dict.fromkeys(ast.unparse(node) for node in imports if node.names), source])
 
 
-def _is_network(node: ast.ClassDef) -> bool:
-    """Whether a class looks like one of torch.nn.Module, by the names of its bases."""
+# What the card of `judge` prints
+CARD = {
+    "parameters": r"^parameters +([\d,]+);",
+    "consistent": r"^consistent +(\d+) of \d+ seeds",
+    "seeds": r"^consistent +\d+ of (\d+) seeds",
+    "mean": r"^ *all +(\d+\.\d+) +\d+\.\d+ ",
+    "worst": r"^ *all +\d+\.\d+ +(\d+\.\d+) ",
+}
+
+
+def _on_the_card(cells: Iterable[_Cell]) -> dict[str, float]:
+    """The numbers of the last card that a notebook shows."""
+    claims: dict[str, float] = {}
+    for cell in cells:
+        found = {name: re.search(pattern, cell.printed, re.MULTILINE) for name, pattern in CARD.items()}
+        shown = {name: float(match[1][:20].replace(",", "")) for name, match in found.items() if match}
+        claims = shown if "mean" in shown else claims
+    return claims
+
+
+def _is_network(node: ast.stmt) -> bool:
+    """Whether a statement looks like a network's class, by the names of its bases: those of torch.nn, or the lesson's own."""
+    if not isinstance(node, ast.ClassDef):
+        return False
     names = [base.attr if isinstance(base, ast.Attribute) else getattr(base, "id", "") for base in node.bases]
-    return any(isinstance(cls := getattr(nn, name, None), type) and issubclass(cls, nn.Module) for name in names)
+    found = [getattr(module, name, None) for name in names for module in (nn, models)]
+    return any(isinstance(one, type) and issubclass(one, nn.Module) for one in found)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

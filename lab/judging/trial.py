@@ -17,6 +17,7 @@ import utils
 from lab.evidence.places import expect_folder
 from lab.evidence.records import Tested, read, record_path
 from lab.runs import own
+from lab.runs.fingerprint import digest
 from lab.runs.recipes import Recipe
 from lab.runs.study import check_jobs, cores, runs_on
 from lab.runs.train import run
@@ -55,7 +56,7 @@ def folder_of(recipe: Recipe) -> Path:
 
 def identity(recipe: Recipe) -> str:
     """Ten hexadecimal digits of the recipe and its network's code: a changed class of the same name has others."""
-    decides = f"{recipe.hash} {own.code(own.find(recipe.network))}"
+    decides = f"{recipe.hash} {digest(recipe.fingerprint)} {own.code(own.find(recipe.network))}"
     return hashlib.sha256(decides.encode()).hexdigest()[:10]
 
 
@@ -127,6 +128,7 @@ def _try(
 ) -> tuple[int, Trial | str]:
     """A trial, or the sentence that says why there is none."""
     own.know(recipe.network, make)
+    before = torch.get_num_threads()
     torch.set_num_threads(_threads_recorded(recipe, seed) or threads)
     hopeless = None if whole else is_hopeless(recipe)
     if show:
@@ -135,6 +137,8 @@ def _try(
         trained = run(recipe, seed, show, folder, recipe.network, hopeless)
     except (FloatingPointError, RuntimeError, ValueError, OSError) as error:
         return seed, str(error).strip().partition("\n")[0]
+    finally:
+        torch.set_num_threads(before)
     ended = bool(hopeless and hopeless(trained.history)) and len(trained.history) < recipe.epochs
     trial = Trial(trained.history, trained.tested, len(trained.history) if ended else None)
     _write(folder, trial)

@@ -17,6 +17,7 @@ import models
 import utils
 from lab.evidence.records import LATER, recipe_hash
 from lab.runs import own
+from lab.runs.fingerprint import fingerprint
 
 Optimizer = Literal["nesterov", "sgd", "adam", "adadelta"]
 Schedule = Literal["step", "cosine", "one-cycle"]
@@ -108,6 +109,11 @@ class Recipe:
         """How many the network has; it is built without memory for them."""
         with torch.device("meta"):
             return models.count_parameters(self.make_network())
+
+    @property
+    def fingerprint(self) -> list[float]:
+        """What the network computes with the code as it is now; its records keep what it computed when they were made."""
+        return fingerprint(self.make_network)
 
     @property
     def validates(self) -> bool:

@@ -20,6 +20,7 @@ from lab.evidence.records import Tested, Trained, best_epoch, images_to_train, k
 from lab.runs import checkpoint
 from lab.runs.checkpoint import load_model
 from lab.runs.config import read_yaml
+from lab.runs.fingerprint import digest
 from lab.runs.recipes import Recipe
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -120,12 +121,13 @@ def run(
         train, measured, epochs, plain_epochs = train[:2_000], measured[:1_000], min(epochs, 2), min(plain_epochs, 1)
     train_loader = utils.Loader(train, recipe.batch_size, make_transform(recipe, training=True), shuffle=True)
     measured_loader = utils.Loader(measured, 1_000, make_transform(recipe))
+    fingerprint = recipe.fingerprint
     utils.seed_everything(seed)
     model = recipe.make_network().to(train.images.device)
     optimizer = make_optimizer(recipe, model)
     scheduler = make_scheduler(recipe, optimizer)
     images = {"dataset": train.dataset, "train_images": len(train), "measured_images": len(measured)}
-    described = checkpoint.description(recipe, seed, model, **images, short=short)
+    described = checkpoint.description(recipe, seed, model, **images, short=short, fingerprint=digest(fingerprint))
     keeper = _Keeper(recipe, name, folder, checkpoint.Training(described, model, optimizer, scheduler), hopeless)
     history = keeper.resumed()
     if history and keeper.ends_early(history):
@@ -151,7 +153,7 @@ def run(
         on = test if recipe.validates else measured
         tested = evaluate(predict(model, recipe, on), on.labels)
     keeper.finish(history, tested)
-    return Trained(history, kept_epoch(recipe, history), tested)
+    return Trained(history, kept_epoch(recipe, history), tested, fingerprint)
 
 
 def measured_on(recipe: Recipe) -> str:
