@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 import utils
 from lab.judging import checks, worker
 from lab.judging.sandbox import Limits, Outcome, Sandbox
-from lab.judging.submissions import Submission, rates
+from lab.judging.submissions import Submission, printable, rates
 from lab.runs.recipes import Recipe
 
 MOST_REPORT = 2 * 1024**2  # bytes of what a worker says
@@ -44,7 +44,7 @@ class Broken(Exception):
 
     def __init__(self, kind: Kind, why: str, diverged: bool = False, stopped: bool = False) -> None:
         super().__init__(why)
-        self.failure, self.diverged, self.stopped = Failure(kind, why), diverged, stopped
+        self.failure, self.diverged, self.stopped = Failure(kind, printable(why)), diverged, stopped
 
 
 @dataclass
