@@ -7,7 +7,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 # so eight are enough.
 PARALLEL := -n logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 STEPS := Session7_Step1 Session7_Step2 Session7_Step3
-NOTEBOOKS := $(STEPS:=.ipynb) lab/Peers.ipynb lab/Answers.ipynb
+NOTEBOOKS := $(STEPS:=.ipynb) lab/Peers.ipynb lab/Answers.ipynb lab/Your_Network.ipynb
 SHELF := $(wildcard ../shared/mnist)
 
 # Several checkouts can share one copy of MNIST's archives.
@@ -36,10 +36,10 @@ verify: .venv/ready-to-test  ## the notebooks under nbval with full training, th
 	SESSION7_DATASET=mnist $(BIN)/python -m lab data
 	rm -rf runs
 	$(BIN)/python -m pytest -v --nbval $(NOTEBOOKS)
-	$(BIN)/python -m pytest -v tests/verify_claims.py
+	$(BIN)/python -m pytest -v tests/verify_claims.py tests/verify_cheats.py tests/verify_class.py
 
 notebooks: .venv/ready  ## execute the notebooks in place, for whoever changes them
-	$(BIN)/python -m lab notebooks . $(STEPS) lab/Peers lab/Answers
+	$(BIN)/python -m lab notebooks . $(STEPS) lab/Peers lab/Answers lab/Your_Network
 
 bench: .venv/ready  ## seconds an epoch beside the usual pipeline
 	$(BIN)/python -m lab bench

@@ -434,6 +434,11 @@ class Verdict(NamedTuple):
         return self.sentence
 
 
+def needed(images: int) -> int:
+    """How many of these test images an epoch has to get right."""
+    return math.ceil(round(TARGET_PERCENT * images, 6) / 100)
+
+
 def verdict(history: History) -> Verdict:
     """Is this "consistently 99.4 %": at least 99.40 % of the test images in each of the last five of at most 15 epochs?
 
@@ -445,8 +450,7 @@ def verdict(history: History) -> Verdict:
         return Verdict(None, f"not judged: {len(history)} epochs, expected at least {LAST_EPOCHS}")
     if len(history) > MOST_EPOCHS:
         return Verdict(False, f"no: {len(history)} epochs, at most {MOST_EPOCHS} are allowed")
-    needed = math.ceil(round(TARGET_PERCENT * history.test_images, 6) / 100)
-    short = sum(correct < needed for correct in history.test_correct[-LAST_EPOCHS:])
+    short = sum(correct < needed(history.test_images) for correct in history.test_correct[-LAST_EPOCHS:])
     if short:
         return Verdict(False, f"no: {short} of the last {LAST_EPOCHS} epochs are below {TARGET_PERCENT:.2f} %")
     return Verdict(True, f"yes: each of the last {LAST_EPOCHS} epochs is at {TARGET_PERCENT:.2f} % or more")

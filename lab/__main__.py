@@ -212,6 +212,63 @@ def data() -> None:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
+# Your own network
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def judge(
+    network: Annotated[str, "your network, such as mynet.py:MyNet"],
+    /,
+    *,
+    seeds: Annotated[Sequence[str], "train from these seeds, such as 0-4 or 0 3 7"] = (),
+    like: Annotated[str, "recipe that trains it, or a YAML file (step3)"] = "",
+    config: Annotated[Path | None, "YAML file with fields of a recipe, in place of that recipe's"] = None,
+    jobs: Annotated[int | None, "runs at a time, which share the cores (default: one per core)"] = None,
+    backend: Annotated[Literal["loky", "dask"], "run on this machine (loky) or on a Dask cluster"] = "loky",
+    address: Annotated[str | None, "address of the Dask scheduler, such as tcp://HOST:8786"] = None,
+    whole: Annotated[bool, "train every epoch, also where the verdict can no longer be met"] = False,
+) -> None:
+    """Look at a network; with --seeds, --like or --config, train it and compare it with Step 3."""
+    if not (seeds or like or config):
+        from lab.judging.look import look
+        from lab.runs import own
+
+        found = own.find(network)
+        print(look(found.make, found.name))
+        return
+    from lab.judging import judge as judging
+
+    recipe = judging.recipe_for(network, like or "step3", config)
+    chosen = judging.seeds_from(seeds) or judging.DEFAULT
+    judging.train(recipe, judging.look_at(recipe), like or "step3", chosen, jobs, backend, address, whole)
+
+
+def grade(
+    submissions: Annotated[Path, "folder with NAME.py, NAME/net.py or NAME.ipynb for each student"],
+    /,
+    *,
+    out: Annotated[Path, "where to write grades.csv and the pages"] = Path("runs/grades"),
+    seeds: Annotated[int | None, "runs of each network, whose seeds the secret decides (default: 5)"] = None,
+    jobs: Annotated[int | None, "runs at a time, of one thread each (default: one per core)"] = None,
+    secret: Annotated[str, "text, or file, that decides the seeds (default: a random one, kept in the folder)"] = "",
+    recipe: Annotated[
+        str, "how all are trained: step1, step2, step3, or a YAML file with fields of a recipe"
+    ] = "step3",
+    rubric: Annotated[Path | None, "YAML file that gives the points (lab/judging/rubric.yaml)"] = None,
+    require_sandbox: Annotated[bool, "refuse to run submitted code without bubblewrap"] = False,
+    minutes: Annotated[float, "that one run may take"] = 15.0,
+) -> None:
+    """Grade a class's networks: train them from secret seeds in sandboxes; write a table and a page for each student."""
+    from lab.judging.grade import as_table
+    from lab.judging.grade import grade as grade_all
+    from lab.judging.rubric import DEFAULT
+
+    chosen = rubric or DEFAULT
+    print(as_table(grade_all(submissions, out, seeds, jobs, secret, recipe, chosen, require_sandbox, minutes)))
+    print(f"grades.csv, index.html and a page for each student are in {out}")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
 # Systems
 # ---------------------------------------------------------------------------------------------------------------------
 
@@ -302,6 +359,8 @@ def drawings(file: Annotated[Path | None, "where to write (lab/results/drawings.
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "list": list_recipes,
+    "judge": judge,
+    "grade": grade,
     "train": train,
     "test": test,
     "compare": compare,

@@ -5,6 +5,8 @@ from helpers import CPU
 import utils
 from utils import History
 
+FINGERPRINT = [0.25, -1.5]  # of a network that nobody built
+
 
 def record(test_correct: list[int], *, dataset: str = "MNIST", test_images: int = 10_000, **more) -> History:
     """The history of a run with these numbers of correct test images."""

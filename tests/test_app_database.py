@@ -1,5 +1,6 @@
 """The app and its database: SQLite, and a real PostgreSQL that is stopped, started and made to hang."""
 
+import contextlib
 import signal
 import socket
 import sqlite3
@@ -21,6 +22,13 @@ from test_app import encode
 from app.recorder import AlreadyKnown, Recorder, Spool, UnknownDrawing
 from app.settings import Settings
 from app.store import Drawing, Store, drawings
+
+
+@pytest.fixture
+def open_store():
+    """Opens stores, and closes their connections after the test."""
+    with contextlib.ExitStack() as stack:
+        yield lambda url, timeout=2: stack.enter_context(contextlib.closing(Store(url, timeout=timeout)))
 
 
 @pytest.fixture(scope="module")
@@ -70,23 +78,23 @@ def rows_of(url):
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def test_a_row_comes_back_as_it_was(url):
-    store, one = Store(url, timeout=2), row(truth=4)
+def test_a_row_comes_back_as_it_was(url, open_store):
+    store, one = open_store(url), row(truth=4)
     store.save([one])
     assert store.find(one.id) == one
     assert store.find(one.id).drawn_at.tzinfo is not None
     assert store.find(uuid.uuid4()) is None
 
 
-def test_a_time_in_another_zone_is_stored_in_utc(url):
-    store = Store(url, timeout=2)
+def test_a_time_in_another_zone_is_stored_in_utc(url, open_store):
+    store = open_store(url)
     one = row(drawn_at=datetime(2026, 1, 1, 3, tzinfo=timezone(timedelta(hours=3))))
     store.save([one])
     assert store.find(one.id).drawn_at == datetime(2026, 1, 1, tzinfo=timezone.utc)
 
 
-def test_a_row_sent_twice_is_stored_once_and_keeps_its_label(url):
-    store, first = Store(url, timeout=2), row(prediction=1)
+def test_a_row_sent_twice_is_stored_once_and_keeps_its_label(url, open_store):
+    store, first = open_store(url), row(prediction=1)
     later = replace(first, prediction=2)
     store.save([first])
     store.save([later])
@@ -98,15 +106,15 @@ def test_a_row_sent_twice_is_stored_once_and_keeps_its_label(url):
     assert len(rows_of(url)) == 1
 
 
-def test_a_batch_is_saved_whole_or_not_at_all(url):
-    store = Store(url, timeout=2)
+def test_a_batch_is_saved_whole_or_not_at_all(url, open_store):
+    store = open_store(url)
     with pytest.raises(SQLAlchemyError):
         store.save([row(), row(truth=11)])
     assert not rows_of(url)
 
 
-def test_statistics_match_a_count_by_hand(url):
-    store = Store(url, timeout=2)
+def test_statistics_match_a_count_by_hand(url, open_store):
+    store = open_store(url)
     told = [row(7, 7), row(7, 7, confidence=0.5), row(7, 1, minutes=1, confidence=0.6), row(2, 3, minutes=2), row(5)]
     store.save(told)
     counted = store.statistics()
@@ -119,14 +127,14 @@ def test_statistics_match_a_count_by_hand(url):
     assert counted["latest_mistakes"][0]["image"] == list(told[3].image)
 
 
-def test_an_empty_database_has_statistics(url):
-    counted = Store(url, timeout=2).statistics()
+def test_an_empty_database_has_statistics(url, open_store):
+    counted = open_store(url).statistics()
     assert (counted["predictions"], counted["accuracy"], counted["latest_mistakes"]) == (0, None, [])
 
 
-def test_several_workers_create_the_tables_at_once(url):
+def test_several_workers_create_the_tables_at_once(url, open_store):
     """Twelve stores, each with its own connections, start on an empty database."""
-    barrier, stores = threading.Barrier(12), [Store(url, timeout=5) for _ in range(12)]
+    barrier, stores = threading.Barrier(12), [open_store(url, timeout=5) for _ in range(12)]
 
     def begin(store):
         barrier.wait()
@@ -199,9 +207,9 @@ def test_unknown_and_already_corrected_drawings_are_refused(recorder):
         recorder.corrected(uuid.uuid4(), 4)
 
 
-def test_a_drawing_from_another_process_is_found_in_the_database(recorder, url):
+def test_a_drawing_from_another_process_is_found_in_the_database(recorder, url, open_store):
     one = row()
-    Store(url, timeout=2).save([one])
+    open_store(url).save([one])
     assert recorder.corrected(one.id, 3) is True
     with pytest.raises(AlreadyKnown):
         recorder.corrected(one.id, 4)
@@ -221,30 +229,30 @@ def test_of_several_threads_that_correct_a_drawing_one_succeeds(recorder, url):
         assert sorted(map(str, pool.map(tell, range(8)))) == ["None"] * 7 + ["True"]
 
 
-def test_stopping_loses_nothing(url, tmp_path):
-    recorder = Recorder(Store(url, timeout=2), Spool(tmp_path / "spool.sqlite"))
+def test_stopping_loses_nothing(url, tmp_path, open_store):
+    recorder = Recorder(open_store(url), Spool(tmp_path / "spool.sqlite"))
     for _ in range(700):  # more than one batch
         recorder.predicted(row())
     recorder.stop()
     assert len(rows_of(url)) == 700
 
 
-def test_rows_that_a_killed_process_left_in_the_spool_arrive_in_order(url, tmp_path):
+def test_rows_that_a_killed_process_left_in_the_spool_arrive_in_order(url, tmp_path, open_store):
     """All rows are of one drawing, within a batch and across two: the first correction stays."""
     spool, one = Spool(tmp_path / "spool.sqlite"), row(prediction=1)
     spool.add([one, replace(one, prediction=2), replace(one, prediction=2, truth=4)])
     spool.add([replace(one, prediction=3), replace(one, truth=5)])
     spool.close()
-    recorder = Recorder(Store(url, timeout=2), Spool(tmp_path / "spool.sqlite"))
+    recorder = Recorder(open_store(url), Spool(tmp_path / "spool.sqlite"))
     wait_until(lambda: recorder.waiting() == 0)
     recorder.stop()
     assert [(found.prediction, found.truth) for found in rows_of(url)] == [(2, 4)]
 
 
-def test_a_row_that_the_database_rejects_is_set_aside_and_blocks_no_other(url, tmp_path):
+def test_a_row_that_the_database_rejects_is_set_aside_and_blocks_no_other(url, tmp_path, open_store):
     spool, good, wrong = Spool(tmp_path / "spool.sqlite"), [row(), row()], row(truth=11)
     spool.add([good[0], wrong, good[1]])
-    recorder = Recorder(Store(url, timeout=2), spool)
+    recorder = Recorder(open_store(url), spool)
     wait_until(lambda: recorder.waiting() == 0)
     assert recorder.online
     recorder.stop()
@@ -350,8 +358,7 @@ def test_corrections_made_without_the_database_survive_a_kill_of_the_app(tmp_pat
         try:
             id, _ = predict(server, seven)
             assert server.client.post(f"drawings/{id}/truth", json={"digit": 2}).json() == {"recorded": False}
-            server.process.kill()
-            server.process.wait()
+            server.stop(signal.SIGKILL)
             server.start()
             assert server.client.post(f"drawings/{id}/truth", json={"digit": 3}).status_code == 409
         finally:

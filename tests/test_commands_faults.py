@@ -249,7 +249,10 @@ def test_a_config_that_is_no_text_or_no_file_is_named(tmp_path):
 def test_what_is_no_network_is_none(few, monkeypatch, capsys, name):
     assert command(monkeypatch, "train", "simple_cnn", f"--network={name}") == 2
     said = capsys.readouterr().err
-    assert said == f"there is no network {name!r}, expected one of models.py or lab/runs/networks.py\n"
+    assert (
+        said
+        == f"there is no network {name!r}, expected one of models.py or lab/runs/networks.py, or one in a file, such as mynet.py:MyNet\n"
+    )
 
 
 @pytest.mark.parametrize(

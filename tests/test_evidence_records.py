@@ -194,6 +194,9 @@ def spoil(*keys, by=None):
         (spoil("recipe", "colour", by=1), "recipe.colour: Extra inputs are not permitted"),
         (spoil("recipe", "momentum", by=2), "momentum is 2, expected"),
         (spoil("recipe"), "expected an object with a recipe"),
+        (spoil("fingerprint"), "fingerprint: Field required"),
+        (spoil("fingerprint", by=[]), "fingerprint: List should have at least 1 item"),
+        (spoil("fingerprint", 0, by=float("nan")), "fingerprint.0: Input should be a finite number"),
         (spoil("versions"), "versions: Field required"),
         (spoil("versions", "numpy", by="2"), "versions.numpy: Extra inputs are not permitted"),
         (spoil("history", "seconds"), "history.seconds: Field required"),
@@ -285,6 +288,27 @@ def test_a_report_names_a_bad_record_and_leaves_it_out(tmp_path, monkeypatch, ca
     assert summary["consistency"]["step1"]["seeds"] == 19
     assert "from the 19 runs in" in (tmp_path / "report/README.md").read_text()
     assert '"seed": 4' in bad.read_text()
+
+
+def test_a_report_names_records_of_another_network_and_leaves_them_out(tmp_path, monkeypatch, capsys):
+    copied = tmp_path / "records"
+    copied.mkdir()
+    for recipe in (STEP_1, STEP_3):
+        for seed in range(2):
+            shutil.copy(records.record_path(recipe, seed), copied)
+    other = copied / f"{STEP_1.hash}.seed1.json"
+    content = json.loads(other.read_text())
+    content["fingerprint"][0] *= 1.001
+    other.write_text(json.dumps(content))
+    recorded = records.by_recipe(copied)
+    kept = report._of_this_code(recorded)
+    said = f"left out: {STEP_1.hash}.seed*.json, seeds 1: recorded with another network than Model_1 is in this code\n"
+    assert capsys.readouterr().err == said
+    assert {name: list(runs) for name, runs in kept.items()} == {STEP_1.hash: [0], STEP_3.hash: [0, 1]}
+    with monkeypatch.context() as changed:
+        changed.delattr("models.Model_1")
+        changed.setattr(torch.nn, "ReLU", torch.nn.Sigmoid)
+        assert not report._of_this_code(recorded)
 
 
 def test_a_report_that_fails_on_the_way_changes_nothing(tmp_path, monkeypatch):

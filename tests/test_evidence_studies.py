@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from histories import record, seeds
+from histories import FINGERPRINT, record, seeds
 
 import utils
 from lab.evidence import experiment, records
@@ -26,7 +26,7 @@ def keep(recipes: dict[str, dict[int, History]], folder: Path, tested: Tested | 
     """Write runs as the lab does: records, and the summary that says which are whose."""
     for place, runs in enumerate(recipes.values()):
         for run in runs.values():
-            records.write(folder / "records", recipe_of(place), Trained(run, len(run), tested))
+            records.write(folder / "records", recipe_of(place), Trained(run, len(run), tested, FINGERPRINT))
     hashes = {name: {"hash": recipe_of(place).hash} for place, name in enumerate(recipes)}
     utils.write_json(folder / "summary.json", {"study": hashes})
 
@@ -57,7 +57,7 @@ def test_a_study_is_loaded_with_all_of_its_recipes(tmp_path):
 
 def test_held_out_images_stand_in_a_history_as_test_images_do(tmp_path):
     run, held_out = record([9_940] * 5), replace(BASE, held_out=True)
-    path = records.write(tmp_path, held_out, Trained(run, 1, None))
+    path = records.write(tmp_path, held_out, Trained(run, 1, None, FINGERPRINT))
     assert '"held_out_correct"' in path.read_text() and '"test_correct"' not in path.read_text()
     assert records.read(path).history == run
 
@@ -75,6 +75,18 @@ def test_a_record_is_checked_when_a_notebook_loads_it(tmp_path):
     path = path_of(0, 0, tmp_path)
     path.write_text(path.read_text().replace("9900", "10001", 1))
     with pytest.raises(ValueError, match="test_correct has 10001, expected at most the 10000 images"):
+        records.load("study", "first", tmp_path)
+
+
+@pytest.mark.parametrize(("other", "same"), [([0.250001, -1.5], True), ([0.2501, -1.5], False), ([0.25], False)])
+def test_records_of_one_recipe_are_of_one_network(tmp_path, other, same):
+    """As computed on two machines, or by code that changed between the runs."""
+    keep({"first": seeds([9_900] * 5)}, tmp_path)
+    records.write(tmp_path / "records", recipe_of(0), Trained(record([9_950] * 5, seed=3), 5, None, other))
+    if same:
+        assert list(records.load("study", "first", tmp_path)) == [0, 3]
+        return
+    with pytest.raises(ValueError, match="seeds 0 and 3 of study/first are recorded with different networks, expected"):
         records.load("study", "first", tmp_path)
 
 
@@ -114,7 +126,7 @@ def test_a_study_without_records_is_named_with_the_way_to_get_them(tmp_path):
 def test_the_mistakes_of_a_run_are_loaded_where_its_record_has_them(tmp_path):
     tested = Tested(10_000, 0.02, [[index, 4, 9] for index in range(60)])
     keep({"step3": seeds([9_940] * 5)}, tmp_path, tested)
-    records.write(tmp_path / "records", recipe_of(0), Trained(record([9_950] * 5, seed=1), 5, None))
+    records.write(tmp_path / "records", recipe_of(0), Trained(record([9_950] * 5, seed=1), 5, None, FINGERPRINT))
     assert records.load_mistakes("study", "step3", tmp_path) == {0: tested}
 
 

@@ -24,6 +24,7 @@ ROOT = Path(__file__).parent.parent
 STEPS = (1, 2, 3)
 NOTEBOOKS = {step: nbformat.read(ROOT / f"Session7_Step{step}.ipynb", as_version=4) for step in STEPS}
 NOTEBOOKS["peers"] = nbformat.read(ROOT / "lab/Peers.ipynb", as_version=4)
+NOTEBOOKS["your"] = nbformat.read(ROOT / "lab/Your_Network.ipynb", as_version=4)
 
 
 def code_cells(step):
@@ -100,7 +101,7 @@ def test_step_3_opens_in_at_most_250_words():
     assert len(NOTEBOOKS[3].cells[0].source.split()) <= 250
 
 
-@pytest.mark.parametrize("step", NOTEBOOKS)
+@pytest.mark.parametrize("step", [*STEPS, "peers"])
 def test_a_notebook_defines_no_network_and_no_loop_of_training(step):
     for cell in code_cells(step):
         for node in ast.walk(ast.parse(cell.source)):
@@ -293,7 +294,7 @@ def test_a_notebook_alone_in_colab_runs_with_the_zip_and_shows_the_records(colab
         if "recorded" in cell.source and "ignore" not in str(cell.metadata):
             assert text_of(cell) == text_of(committed)
     placed = [text_of(cell) for cell in executed if "place_among" in cell.source]
-    assert step == "peers" or "cannot be placed among the 20 recorded seeds: it has 1,000 test images" in placed[0]
+    assert step not in STEPS or "cannot be placed among the 20 recorded seeds: it has 1,000 test images" in placed[0]
 
 
 @pytest.mark.parametrize("chosen", ["", "utils.py", "other.zip"], ids=["cancelled", "no ZIP", "another ZIP"])
@@ -321,3 +322,21 @@ def test_in_colab_a_published_notebook_clones_and_a_second_run_of_its_cells_does
     notebook.cells.append(nbformat.v4.new_code_cell("import utils\nprint(utils.__file__)"))
     NotebookClient(notebook, timeout=600, resources={"metadata": {"path": colab}}).execute()
     assert text_of(notebook.cells[-1]).strip() == str(colab / "lesson" / "utils.py")
+
+
+# Your network
+
+
+def test_the_notebook_of_your_network_is_a_submission():
+    """`grade` takes the cells with these tags; the recipe is a literal, which it can read without running anything."""
+    tagged = {tag: cell.source for cell in code_cells("your") for tag in cell.metadata.get("tags", [])}
+    assert "class Net(nn.Module)" in tagged["submission"]
+    assert isinstance(ast.literal_eval(tagged["recipe"].removeprefix("RECIPE = ")), dict)
+
+
+def test_your_network_misses_the_target_and_the_card_says_by_how_much():
+    """Else there would be nothing left to do."""
+    (judged,) = [text_of(cell) for cell in code_cells("your") if cell.source.startswith("card = judge")]
+    consistent, seeds = map(int, re.search(r"^consistent +(\d) of (\d) seeds", judged, re.MULTILINE).groups())
+    assert consistent < seeds == 3
+    assert re.search(r"^to Step 3 .* points, paired over seeds 0 1 2", judged, re.MULTILINE)

@@ -1,5 +1,6 @@
 """The READMEs say what the records say, and their links lead somewhere; publishing writes addresses and takes them back."""
 
+import json
 import re
 import shutil
 from pathlib import Path
@@ -82,6 +83,20 @@ def test_a_recipe_without_records_is_named(evidence):
     empty = readme.Evidence({}, evidence.bench, evidence.bench_app, evidence.drawings, evidence.app_network)
     with pytest.raises(ValueError, match="consistency/step3 has no recorded run, expected some: `python -m lab study"):
         readme.fill(empty)
+
+
+def test_the_odds_are_those_of_the_recorded_shares(evidence):
+    """Once more, from the summary, for the rows that name their recipes."""
+    summary = json.loads((RESULTS / "summary.json").read_text())
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in readme._odds(evidence).splitlines()[2:13]]
+    named = {name: row for row in rows for name in re.findall(r"`(\w+)`", row[1])}
+    assert {"step3", "cosine", "8_epochs", "no_capacity", "4534_parameters"} <= named.keys()
+    for name, row in named.items():
+        recorded = next(recipes[name] for recipes in summary.values() if name in recipes)
+        share = recorded["consistent"] / recorded["seeds"]
+        assert row[0] == f"{100 * share:.0f} %"
+        assert row[2:5] == [f"{100 * chance:.1f}" for chance in (share**3, 5 * share**4 - 4 * share**5, share**5)]
+        assert row[6:] == [f"{100 * chance:.1f}" for chance in (10 * share**9 - 9 * share**10, share**10)]
 
 
 @pytest.mark.parametrize("committed", [True, False])

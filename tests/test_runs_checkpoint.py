@@ -21,13 +21,14 @@ import numpy as np
 import pytest
 import torch
 from helpers import but_for_seconds, command, leftovers, linear, same_weights, some_digits
-from torch import Tensor
+from torch import Tensor, nn
 
 import utils
 from lab.evidence.records import Trained
 from lab.runs import checkpoint
 from lab.runs import train as training
 from lab.runs.checkpoint import load_model
+from lab.runs.networks import LeNet
 from lab.runs.recipes import Recipe
 from lab.runs.train import run
 from utils import Digits, History, Loader
@@ -489,6 +490,14 @@ def test_another_network_of_the_same_name_is_refused(few, monkeypatch):
     make = Recipe.make_network
     monkeypatch.setattr(Recipe, "make_network", lambda recipe: make(recipe).append(torch.nn.Identity()))
     with pytest.raises(ValueError, match="has a run with layers .*, where .*Identity.* is asked for"):
+        run(LENET, seed=0, show=False, folder=Path("a"))
+
+
+def test_another_network_with_the_same_layers_is_refused(few, monkeypatch):
+    """What its `forward` calls has changed since."""
+    run(replace(LENET, epochs=1), seed=0, show=False, folder=Path("a"))
+    monkeypatch.setattr(LeNet, "forward", lambda model, images: 2 * nn.Sequential.forward(model, images))
+    with pytest.raises(ValueError, match="has a run with fingerprint '.{10}', where '.{10}' is asked for"):
         run(LENET, seed=0, show=False, folder=Path("a"))
 
 

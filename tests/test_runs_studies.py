@@ -188,6 +188,56 @@ def test_a_torn_record_is_set_aside_and_its_run_repeated(tiny_study, capsys):
     assert "is not a record of a study" in capsys.readouterr().out
 
 
+@pytest.fixture
+def sigmoid(monkeypatch):
+    """Exchanges ReLU for Sigmoid in the code of the networks, when it is called."""
+    return lambda: monkeypatch.setattr(torch.nn, "ReLU", torch.nn.Sigmoid)
+
+
+def test_a_run_of_another_network_under_the_same_name_does_not_count_as_recorded(tiny_study, sigmoid, capsys):
+    run_study("tiny", folder=tiny_study)
+    before = {path.name: path.read_bytes() for path in tiny_study.iterdir()}
+    sigmoid()
+    run_study("tiny", folder=tiny_study)
+    said = capsys.readouterr().out
+    first = studies.record_path(TINY, 0, tiny_study)
+    assert (
+        f"{first} was recorded with another network than Model_1 is in this code: it is now {first.stem}.other" in said
+    )
+    assert "2 of 2 runs are missing" in said
+    assert {f"{path.stem}.json": path.read_bytes() for path in tiny_study.glob("*.other")} == before
+    assert {name: (tiny_study / name).read_bytes() == old for name, old in before.items()} == dict.fromkeys(
+        before, False
+    )
+    run_study("tiny", folder=tiny_study)
+    assert "0 of 2 runs are missing" in capsys.readouterr().out
+
+
+def test_committed_records_of_another_network_are_named_and_stay_where_they_are(tiny_study, sigmoid, monkeypatch):
+    run_study("tiny", folder=tiny_study)
+    monkeypatch.setattr(studies, "is_evidence", lambda path: True)
+    for path in tiny_study.iterdir():
+        path.write_text(path.read_text().replace(f'"{utils.SAMPLE}"', '"MNIST"'))
+    before = {path.name: path.read_bytes() for path in tiny_study.iterdir()}
+    sigmoid()
+    with pytest.raises(
+        ValueError, match=r"\.json was recorded with another network than Model_1 .*: restore that"
+    ) as error:
+        run_study("tiny", folder=tiny_study)
+    assert "\n" not in str(error.value)
+    assert {path.name: path.read_bytes() for path in tiny_study.iterdir()} == before
+
+
+def test_a_worker_with_another_network_leaves_no_record(tiny_study, sigmoid):
+    """As on a machine of the cluster whose checkout is older."""
+    trained = studies.run(TINY, 0, show=False)
+    sigmoid()
+    assert "it was run with another Model_1 than there is in this code" in studies._failure_to_write(
+        tiny_study, TINY, trained
+    )
+    assert not names(tiny_study)
+
+
 def test_a_killed_study_goes_on_where_it_stopped(tiny_study, monkeypatch, capsys):
     """Two processes run four seeds side by side; their parent is killed after a record, and the rest is made later, here.
     The records are those of a study that ran here from the start."""
@@ -276,6 +326,13 @@ def test_a_recorded_run_is_repeated_to_the_last_bit(recorded):
     assert "the same to the last bit" in studies.repeat("tiny", "small", 0, recorded.parent)
 
 
+def test_a_run_of_another_network_is_not_repeated(recorded, sigmoid, monkeypatch):
+    sigmoid()
+    monkeypatch.setattr(studies, "run", None)
+    with pytest.raises(RuntimeError, match="was recorded with another network than Model_1 is in this code$"):
+        studies.repeat("tiny", "small", 0, recorded.parent)
+
+
 def test_a_record_that_is_not_what_the_recipe_gives_is_found_out(recorded):
     record = json.loads(recorded.read_text())
     del record["test"]  # which would contradict the counts
@@ -328,9 +385,11 @@ def test_every_committed_record_is_of_a_recipe_in_the_code():
     recipes = {recipe.hash: recipe for study in catalog.studies().values() for recipe in study.recipes.values()}
     paths = sorted(studies.RECORDS.iterdir())
     assert len(paths) == 391
+    networks = {name: recipe.fingerprint for name, recipe in recipes.items()}
     for path in paths:
-        recipe, history, tested = records.read(path)
+        recipe, history, tested, fingerprint = records.read(path)
         assert recipe.model_dump() == asdict(recipes[recipe.hash])
+        assert records.same_network(fingerprint, networks[recipe.hash]), path
         held = (
             10_000 if recipe.held_out else round(recipe.validation * 60_000)
         )  # the rest of the training images trains
@@ -362,7 +421,8 @@ def test_the_committed_report_is_that_of_the_committed_records(fresh_report):
     for path in fresh_report.iterdir():
         there = studies.RECORDS.parent / path.name
         if path.suffix == ".png":
-            assert Image.open(path).text["Records"] == Image.open(there).text["Records"], path.name
+            with Image.open(path) as here, Image.open(there) as committed:
+                assert here.text["Records"] == committed.text["Records"], path.name
         else:
             assert path.read_text() == there.read_text(), path.name
     figures = {path.name for path in studies.RECORDS.parent.glob("*.png")}

@@ -349,17 +349,21 @@ def test_bad_commands_have_exit_code_2_too(monkeypatch, capsys, arguments):
 
 def test_a_reader_that_has_enough_is_no_error():
     """As `python -m lab list | head -1`, whose reader goes before all is written."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "lab", "list"], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
-    process.stdout.close()
-    assert process.stderr.read() == b""
-    assert process.wait() == 1
+    quiet = {"cwd": ROOT, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-m", "lab", "list"], **quiet) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait() == 1
 
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Analysis
 # ---------------------------------------------------------------------------------------------------------------------
+
+
+def size(path):
+    with Image.open(path) as picture:
+        return picture.size
 
 
 def outcome(mistakes, images=20):
@@ -415,7 +419,7 @@ def test_a_test_writes_metrics_and_figures_beside_the_checkpoint(trained, few, m
     assert len(content["mistakes"]) == 200 - round(2 * content["accuracy"])
     assert (content["name"], content["seed"], content["unit"]) == ("lenet", 0, "percent")
     for name in ("confusion", "scores", "predictions", "mistakes"):
-        assert Image.open(folder / f"{name}.png").size > (100, 100)
+        assert size(folder / f"{name}.png") > (100, 100)
     said = capsys.readouterr().out
     assert f"{content['accuracy']:.2f} %" in said and "(5,000-image sample of MNIST)" in said
 
@@ -426,7 +430,7 @@ def test_errors_are_those_of_all_networks(trained, few, monkeypatch, capsys):
     one, other = ({mistake[0] for mistake in network["mistakes"]} for network in content["networks"].values())
     assert content["wrong_for_all"] == sorted(one & other)
     assert content["shared"] == [[len(one), len(one & other)], [len(one & other), len(other)]]
-    assert Image.open("out/overlap.png").size > (100, 100) < Image.open("out/wrong_for_all.png").size
+    assert size("out/overlap.png") > (100, 100) < size("out/wrong_for_all.png")
     assert "lenet, seed 1" in capsys.readouterr().out
 
 
@@ -488,7 +492,7 @@ def test_the_data_are_described(sample, monkeypatch, tmp_path, capsys):
     for line, total in ((training_line, 4_000), (test_line, 1_000)):
         assert "28 x 28" in line and "0 to 255" in line and "0 to 9" in line
         assert sum(int(count.replace(",", "")) for count in line.split()[-10:]) == total
-    assert Image.open("runs/data/classes.png").size > (100, 100)
+    assert size("runs/data/classes.png") > (100, 100)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -409,6 +409,14 @@ def show_seeds(records: Runs, yours: utils.History | None = None) -> Figure:
 def draw_frontier(recorded: Recorded) -> Figure:
     """Accuracy against parameters: ours with the range of all last five epochs, and what others report."""
     figure, axes = plt.subplots(figsize=(9, 5), layout="constrained")
+    frontier_on(axes, recorded)
+    axes.set_title("How small can the network be? A bar that stays above 99.4 %: consistent with every seed")
+    axes.legend(loc="upper left", fontsize=8)
+    return figure
+
+
+def frontier_on(axes: Axes, recorded: Recorded, names: bool = True) -> None:
+    """Draw accuracy against parameters, without title and legend; `names` are those of the authors of other networks."""
     blank = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
     for name, parameters, reported, side in PUBLISHED:
         axes.plot([parameters] * 2, [min(reported), max(reported)], color="tab:gray", linewidth=1)
@@ -418,7 +426,8 @@ def draw_frontier(recorded: Recorded) -> Figure:
             "xytext": (6 if side == "right" else -6, -3),
         }
         at = (parameters, np.mean(reported))
-        axes.annotate(name, at, textcoords="offset points", fontsize=7, color="dimgray", bbox=blank, **text)
+        if names:
+            axes.annotate(name, at, textcoords="offset points", fontsize=7, color="dimgray", bbox=blank, **text)
     runs_by_size = sorted(recorded.values(), key=lambda runs: next(iter(runs.values())).parameters)
     sizes = [next(iter(runs.values())).parameters for runs in runs_by_size]
     means = np.array([np.mean([run.mean_last_five for run in runs.values()]) for runs in runs_by_size])
@@ -437,6 +446,10 @@ def draw_frontier(recorded: Recorded) -> Figure:
     axes.axhline(utils.TARGET_PERCENT, color="black", linestyle="--", linewidth=1)
     axes.annotate("99.4 %", (600, utils.TARGET_PERCENT + 0.01), fontsize=9)
     axes.set(xlim=(400, 9_200), xlabel="parameters", ylabel="test accuracy, percent")
-    axes.set_title("How small can the network be? A bar that stays above 99.4 %: consistent with every seed")
-    axes.legend(loc="upper left", fontsize=8)
-    return figure
+
+
+def draw_band(axes: Axes, runs: Runs, label: str) -> None:
+    """The range of several runs of one length over their epochs, as a band."""
+    accuracy = np.array([run.test_accuracy for run in runs.values()])
+    epochs = range(1, accuracy.shape[1] + 1)
+    axes.fill_between(epochs, accuracy.min(0), accuracy.max(0), color=utils.TEST_COLOR, alpha=0.3, label=label)

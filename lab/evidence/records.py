@@ -5,9 +5,10 @@ Every record is checked when it is written and when it is read. The committed on
 
 import hashlib
 import json
+import math
 import platform
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Generic, NamedTuple, Protocol, TypeVar
@@ -126,12 +127,16 @@ class _Test(_Part):
     mistakes: list[Annotated[list[Count], Field(min_length=3, max_length=3)]]
 
 
+Fingerprint = Annotated[list[Annotated[float, Field(allow_inf_nan=False)]], Field(min_length=1)]
+
+
 Measured = TypeVar("Measured", _OnTest, _OnHeldOut)
 
 
 class _File(_Part, Generic[Measured]):
     hash: str
     recipe: RecordedRecipe
+    fingerprint: Fingerprint
     versions: _Versions
     history: Measured
     test: _Test | None = None
@@ -232,20 +237,30 @@ def shortfall(recipe: Training, ran: Extent, kept: int) -> str:
 
 class Record(NamedTuple):
     """A recorded run. Its history has the results on held-out images, if any, in the columns of the test images;
-    `tested` is None where the record lacks the kept weights' mistakes.
+    `tested` is None where the record lacks the kept weights' mistakes. `fingerprint` says which network it was.
     """
 
     recipe: RecordedRecipe
     history: utils.History
     tested: Tested | None
+    fingerprint: list[float]
 
 
 class Trained(NamedTuple):
-    """A finished run. `epoch` is the one whose weights are kept; `tested` is None for a recipe with held-out images."""
+    """A finished run. `epoch` is the one whose weights are kept; `tested` is None for a recipe with held-out images;
+    `fingerprint` is that of the network that was trained, as lab/runs/fingerprint.py computes it.
+    """
 
     history: utils.History
     epoch: int
     tested: Tested | None
+    fingerprint: list[float]
+
+
+def same_network(fingerprint: Sequence[float], other: Sequence[float]) -> bool:
+    """Whether two fingerprints are of one network; on two machines they may differ in the last bits."""
+    pairs = zip(fingerprint, other)
+    return len(fingerprint) == len(other) and all(math.isclose(*pair, rel_tol=1e-4, abs_tol=1e-9) for pair in pairs)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -303,7 +318,7 @@ def _check(content: object, path: Path) -> Record:
         _check_test(recipe, history, file.test.epoch, tested)
     if is_evidence(path):
         _check_evidence(recipe, history, tested)
-    return Record(recipe, history, tested)
+    return Record(recipe, history, tested, file.fingerprint)
 
 
 def _recipe(content: object) -> RecordedRecipe:
@@ -398,7 +413,7 @@ def write(folder: Path, recipe: Any, trained: Trained) -> Path:
 
 
 def _make(recipe: Any, trained: Trained) -> dict[str, object]:
-    """The content of a record: the recipe, the versions of the software, and everything that was measured.
+    """The content of a record: recipe, fingerprint of the network, versions of the software, and all that was measured.
 
     Columns that were measured on held-out images carry their name. `test` has the kept weights' results on the test
     images; records of runs that did not use them have no `test`.
@@ -412,7 +427,13 @@ def _make(recipe: Any, trained: Trained) -> dict[str, object]:
         "torch": str(torch.__version__),
         "torchvision": str(torchvision.__version__),
     }
-    record = {"hash": recipe.hash, "recipe": asdict(recipe), "versions": versions, "history": measured}
+    record = {
+        "hash": recipe.hash,
+        "recipe": asdict(recipe),
+        "fingerprint": trained.fingerprint,
+        "versions": versions,
+        "history": measured,
+    }
     if trained.tested:
         record["test"] = {"epoch": trained.epoch} | asdict(trained.tested)
     return record
@@ -426,7 +447,8 @@ def _make(recipe: Any, trained: Trained) -> dict[str, object]:
 def load(study: str, recipe: str, folder: str | Path = RESULTS) -> dict[int, utils.History]:
     """The recorded runs of one recipe of a study, by seed; `summary.json` in the folder says which files they are.
 
-    Raises FileNotFoundError where nothing is recorded, and ValueError for a file that is not a record.
+    Raises FileNotFoundError where nothing is recorded, and ValueError for a file that is not a record and for records of
+    different networks. Whether they are of today's network, `python -m lab study` and `report` say.
     """
     return {seed: record.history for seed, record in _load(study, recipe, folder).items()}
 
@@ -470,7 +492,14 @@ def _load(study: str, recipe: str, folder: str | Path) -> dict[int, Record]:
     found = [read(path) for path in Path(folder, "records").glob(f"{recipe_hash}.seed*.json")]
     if not found:
         raise FileNotFoundError(f"no recorded run of {study}/{recipe} in {Path(folder, 'records')}: {_to_get(study)}")
-    return {record.history.seed: record for record in sorted(found, key=lambda record: record.history.seed)}
+    found.sort(key=lambda record: record.history.seed)
+    for record in found:
+        if not same_network(record.fingerprint, found[0].fingerprint):
+            raise ValueError(
+                f"seeds {found[0].history.seed} and {record.history.seed} of {study}/{recipe} are recorded with different "
+                f"networks, expected one: `python -m lab study {study}` says which is that of the code"
+            )
+    return {record.history.seed: record for record in found}
 
 
 def _known(what: str, names: Iterable[str]) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
+from scipy.stats import binomtest
 from scipy.stats import t as student_t
 
 import utils
@@ -48,6 +49,32 @@ def over_seeds(records: Runs) -> OverSeeds:
         gap=float(np.mean([run.gap for run in runs])),
         collapsed=sum(map(has_collapsed, runs)),
     )
+
+
+def share_interval(consistent: int, seeds: int) -> tuple[float, float]:
+    """Between which shares of all seeds the consistent ones lie: the exact 95 % interval of Clopper and Pearson.
+
+    5 of 5 seeds give 0.48 to 1. Raises ValueError for no seeds, and for more consistent ones than seeds.
+    """
+    _check_share(consistent, seeds)
+    interval = binomtest(consistent, seeds).proportion_ci(0.95, "exact")
+    return float(interval.low), float(interval.high)
+
+
+def share_at_least(consistent: int, seeds: int) -> float:
+    """The exact one-sided 95 % bound: the share of all seeds that is consistent is at least this. Raises as above.
+
+    5 of 5 seeds give 0.55.
+    """
+    _check_share(consistent, seeds)
+    return float(binomtest(consistent, seeds, alternative="greater").proportion_ci(0.95, "exact").low)
+
+
+def _check_share(consistent: int, seeds: int) -> None:
+    if seeds < 1 or not 0 <= consistent <= seeds:
+        raise ValueError(
+            f"{consistent} of {seeds} seeds are consistent, expected at least one seed, and 0 to all of them"
+        )
 
 
 def place_among(records: Runs, yours: utils.History) -> str:
@@ -130,6 +157,23 @@ def paired_difference(after: Runs, before: Runs) -> Difference:
     reach = student_t.ppf(0.975, len(seeds) - 1) * standard_error
     if any(has_collapsed(runs[seed]) for runs in (after, before) for seed in seeds):
         reach = math.nan
+    return Difference(float(mean), float(mean - reach), float(mean + reach))
+
+
+def unpaired_difference(after: Runs, before: Runs) -> Difference:
+    """Mean difference of the last five epochs of runs from different seeds, with Welch's 95 % interval.
+
+    There is no interval where a run collapsed. Raises ValueError for fewer than two runs on either side.
+    """
+    sides = [[run.mean_last_five for run in runs.values()] for runs in (after, before)]
+    if min(map(len, sides)) < 2:
+        raise ValueError(f"{len(sides[0])} and {len(sides[1])} runs, expected at least 2 on each side")
+    of_means = [np.var(side, ddof=1) / len(side) for side in sides]  # the variances of the two means
+    freedom = sum(of_means) ** 2 / sum(one**2 / (len(side) - 1) for one, side in zip(of_means, sides))
+    reach = student_t.ppf(0.975, freedom) * math.sqrt(sum(of_means))
+    if any(has_collapsed(run) for runs in (after, before) for run in runs.values()):
+        reach = math.nan
+    mean = np.mean(sides[0]) - np.mean(sides[1])
     return Difference(float(mean), float(mean - reach), float(mean + reach))
 
 

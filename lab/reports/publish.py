@@ -9,7 +9,7 @@ import utils
 from lab.reports.readme import put
 
 ROOT = Path(__file__).parents[2]
-NOTEBOOKS = ("Session7_Step1", "Session7_Step2", "Session7_Step3", "lab/Peers", "lab/Answers")
+NOTEBOOKS = ("Session7_Step1", "Session7_Step2", "Session7_Step3", "lab/Peers", "lab/Answers", "lab/Your_Network")
 BADGE = "https://colab.research.google.com/assets/colab-badge.svg"
 MARKS = ("<!-- badges: written by make publish -->\n", "<!-- end of badges -->\n")
 

@@ -13,10 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import utils
-from lab.evidence import records
+from lab.evidence import odds, records
 from lab.evidence.figures import PUBLISHED
 from lab.evidence.places import APP_NETWORK, RECORDS, RESULTS, refuse_evidence
-from lab.evidence.statistics import Difference, over_seeds, paired_difference, standard_error
+from lab.evidence.statistics import (
+    Difference,
+    over_seeds,
+    paired_difference,
+    share_interval,
+    standard_error,
+)
 from lab.reports import compare
 from lab.runs.recipes import STEP_2, STEP_3, STUDIES
 from lab.systems import peers
@@ -261,6 +267,79 @@ def _batch_norm(evidence: Evidence) -> str:
     )
 
 
+RULES: Mapping[str, odds.Rule] = {
+    "3 of 3": odds.at_least(3, 3),
+    "4 of 5": odds.at_least(4, 5),
+    "5 of 5": odds.at_least(5, 5),
+    "5 of 5, else 9 of 10": odds.in_two_rounds(5),
+    "9 of 10": odds.at_least(9, 10),
+    "10 of 10": odds.at_least(10, 10),
+}
+FEWEST_SEEDS = 5  # that a recipe must have to be resampled
+MOST_NAMES = 6  # in a row
+
+
+def _resampled(evidence: Evidence) -> dict[str, Runs]:
+    """The recipes by name that are judged on the test images and have enough recorded seeds, with all of these."""
+    found: dict[str, Runs] = {}
+    hashes = set()
+    for study in (STUDIES | peers.STUDIES).values():
+        for name, recipe in study.recipes.items():
+            runs = evidence.recorded.get(recipe.hash, {})
+            if len(runs) >= FEWEST_SEEDS and not recipe.validates and recipe.hash not in hashes:
+                hashes.add(recipe.hash)
+                found[name] = {seed: record.history for seed, record in runs.items()}
+    return found
+
+
+def _odds(evidence: Evidence) -> str:
+    """How often each rule accepts a network, by its true share; and what follows for the number of seeds."""
+    recipes = _resampled(evidence)
+    together = {name: over_seeds(runs) for name, runs in recipes.items()}
+    by_share: dict[float, list[str]] = {odds.BAD: [], odds.GOOD: []}
+    for name, one in together.items():
+        by_share.setdefault(one.consistent / one.seeds, []).append(name)
+    lines = []
+    for share, names in sorted(by_share.items()):
+        chances = [odds.chance(rule, share) for rule in RULES.values()]
+        lines.append([f"{100 * share:.0f} %", _recorded_so(names), *map(_percent, chances)])
+    counts = [(one.consistent, one.seeds) for one in together.values()]
+    for words, low, high in (
+        (f"below {100 * odds.BAD:.0f} %", 0.0, odds.BAD),
+        (f"above {100 * odds.GOOD:.0f} %", odds.GOOD, 1.0),
+    ):
+        chances = [odds.unsure(rule, counts, low, high) for rule in RULES.values()]
+        lines.append([words, f"all {len(recipes)}, their shares unsure", *map(_percent, chances)])
+    return _table(["true share", "recorded for", *RULES], lines) + "\n\n" + _default_seeds()
+
+
+def _recorded_so(names: Sequence[str]) -> str:
+    if len(names) > MOST_NAMES:
+        return f"{len(names)} recipes"
+    return ", ".join(f"`{name}`" for name in names)
+
+
+def _percent(chance: float) -> str:
+    return f"{100 * chance:.1f}"
+
+
+def _default_seeds() -> str:
+    seeds = odds.DEFAULT_SEEDS
+    passes = {rule: _percent(odds.chance(odds.at_least(*rule), odds.BAD)) for rule in ((3, 3), (4, 4), (4, 5), (5, 5))}
+    twice = odds.in_two_rounds(seeds)
+    refused = [_percent(1 - odds.chance(rule, odds.GOOD)) for rule in (odds.at_least(seeds, seeds), twice)]
+    return _paragraph(
+        f"`judge` and `grade` therefore run {seeds} seeds by default, and call a network consistent if all {seeds} are. No",
+        f"fewer can keep false acceptances below 5 %: a network that is consistent for {100 * odds.BAD:.0f} % of its seeds passes",
+        f"in {passes[seeds, seeds]} % of cases, but with 4 of 4 in {passes[4, 4]} %, with 3 of 3 in {passes[3, 3]} %, and with",
+        f"4 of 5 in {passes[4, 5]} %. The price is false refusals: one that is consistent for {100 * odds.GOOD:.0f} % of its",
+        f"seeds fails in {refused[0]} % of cases. So after exactly one miss, run {seeds} more seeds, and accept if these are",
+        f"all consistent: then {_percent(odds.chance(twice, odds.BAD))} % are falsely accepted and {refused[1]} % falsely",
+        f"refused. Even {seeds} of {seeds} does not mean every seed: the exact 95 % interval of the true share begins at",
+        f"{100 * share_interval(seeds, seeds)[0]:.0f} %.",
+    )
+
+
 SHOWN_SYSTEMS = (
     "step3",
     "lenet_1_vanilla",
@@ -433,6 +512,7 @@ PAGES: Mapping[str, Mapping[str, Block]] = {
         "one change": _one_change,
         "batch norm": _batch_norm,
         "labels": _labels,
+        "odds": _odds,
         "systems": _systems,
         "others": _others,
         "frontier": _frontier,

@@ -1,6 +1,7 @@
 """Tables, figures and `summary.json`, from the records alone: `python -m lab report` writes them into `lab/results/`."""
 
 import json
+import sys
 import tempfile
 from collections.abc import Mapping
 from itertools import pairwise
@@ -10,7 +11,7 @@ import utils
 from lab.evidence import figures, records, statistics, tables
 from lab.evidence.places import RECORDS, RESULTS, expect_folder, refuse_evidence
 from lab.reports import compare, errors, readme, tsne
-from lab.runs.recipes import STUDIES, Study
+from lab.runs.recipes import STUDIES, Recipe, Study
 from lab.systems.peers import PEERS
 
 TSNE = RESULTS / "tsne.json"  # as `python -m lab tsne` wrote it, of the ladder's last rung
@@ -21,13 +22,14 @@ Runs = Mapping[int, utils.History]  # by seed
 def report(folder: Path = RESULTS) -> None:
     """Write `summary.json`, `README.md` and the figures into a folder, from the committed records.
 
-    Files are replaced only once all of them are made. An invalid record is named on stderr and left out.
+    Files are replaced only once all of them are made. An invalid record, and one of another network than that of the code
+    as it is now, are named on stderr and left out.
     Raises ValueError for a folder that is a file, and for the committed results where a short run or the sample was
     asked for; FileNotFoundError where there are no records.
     """
     refuse_evidence(folder, "unset it, or name a folder of your own, `report --folder FOLDER`", data=False)
     expect_folder(folder)
-    recorded = records.by_recipe(RECORDS)
+    recorded = _of_this_code(records.by_recipe(RECORDS))
     studies = {name: _recorded(study, recorded) for name, study in STUDIES.items()}
     peers = compare.of_systems(recorded)
     if not any(studies.values()):
@@ -44,6 +46,34 @@ def report(folder: Path = RESULTS) -> None:
             readme.write(recorded)
         for path in sorted(made.iterdir()):
             path.replace(folder / path.name)
+
+
+def _of_this_code(recorded: records.Runs) -> records.Runs:
+    """The records whose network is that of the code as it is now; the others are named on stderr, recipe by recipe."""
+    fingerprints: dict[str, list[float]] = {}  # many recipes train one network
+    kept: dict[str, dict[int, records.Record]] = {}
+    for name, runs in recorded.items():
+        recipe = next(iter(runs.values())).recipe
+        network = f"{recipe.network} {recipe.switches}"
+        if network not in fingerprints:
+            fingerprints[network] = _fingerprint(recipe)
+        now = fingerprints[network]
+        same = {seed: run for seed, run in runs.items() if records.same_network(run.fingerprint, now)}
+        if same:
+            kept[name] = same
+        if len(same) < len(runs):
+            seeds = " ".join(str(seed) for seed in sorted(runs.keys() - same.keys()))
+            why = f"recorded with another network than {recipe.network} is in this code"
+            print(f"left out: {name}.seed*.json, seeds {seeds}: {why}", file=sys.stderr)
+    return kept
+
+
+def _fingerprint(recorded: records.RecordedRecipe) -> list[float]:
+    """What the recipe's network computes with the code as it is now; empty where it is gone or does not run."""
+    try:
+        return Recipe(**recorded.model_dump()).fingerprint
+    except (ValueError, RuntimeError):
+        return []
 
 
 def _recorded(study: Study, records_here: records.Runs) -> dict[str, Runs]:

@@ -1,10 +1,10 @@
 """A recipe with some fields changed, by a YAML file or on the command line, which has the last word."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import NamedTuple, get_args, get_type_hints
+from typing import Any, NamedTuple, get_args, get_type_hints
 
 import jsonargparse
 import yaml
@@ -37,11 +37,20 @@ def parse(name: str, recipe: Recipe, arguments: Sequence[str]) -> Asked:
         raise ValueError(_no_field(unknown) if unknown else sentence(str(error))) from None
     except RecursionError:
         raise ValueError("the values are nested too deep, expected numbers, words, and lists of them") from None
-    changes = {name: getattr(parsed, name) for name in FIELDS}
-    changes = {field: value for field, value in changes.items() if value != getattr(recipe, field)}
+    changed = change(recipe, {name: getattr(parsed, name) for name in FIELDS})
+    return Asked(changed, parsed.seed, Path(parsed.folder) if parsed.folder else None)
+
+
+def change(recipe: Recipe, fields: Mapping[str, Any]) -> Recipe:
+    """The recipe with these fields; another network gets its own default switches, since the others would not fit.
+
+    Raises ValueError, with one sentence, for an unknown field, naming the nearest, and a value out of range.
+    """
+    _check_names(fields)
+    changes = {field: value for field, value in fields.items() if value != getattr(recipe, field)}
     if "network" in changes and "switches" not in changes:
-        changes["switches"] = {}  # those of another network would not fit
-    return Asked(replace(recipe, **changes), parsed.seed, Path(parsed.folder) if parsed.folder else None)
+        changes["switches"] = {}
+    return replace(recipe, **changes)
 
 
 FIELDS = [one.name for one in fields(Recipe)]
@@ -92,7 +101,7 @@ def _config_files(arguments: Sequence[str]) -> list[str]:
     return behind + [argument.split("=", 1)[1] for argument in arguments if argument.startswith("--config=")]
 
 
-def _check_names(content: dict[str, object]) -> None:
+def _check_names(content: Mapping[str, object]) -> None:
     for name in content:
         if name not in [*FIELDS, "seed", "folder"]:
             raise ValueError(_no_field(str(name)))

@@ -3,9 +3,10 @@
 A study names some recipes and the number of seeds to run each with. A recipe that belongs to several studies runs once.
 """
 
+import contextlib
 import inspect
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Annotated, Any, Literal, get_args
 
@@ -15,7 +16,8 @@ from torch import nn
 import models
 import utils
 from lab.evidence.records import LATER, recipe_hash
-from lab.runs import networks
+from lab.runs import own
+from lab.runs.fingerprint import fingerprint
 
 Optimizer = Literal["nesterov", "sgd", "adam", "adadelta"]
 Schedule = Literal["step", "cosine", "one-cycle"]
@@ -33,7 +35,7 @@ class Recipe:
     Raises ValueError for a value out of range, an unknown network, and a switch that the network does not have.
     """
 
-    network: Annotated[str, "class in models.py or lab/runs/networks.py"]
+    network: Annotated[str, "class in models.py or lab/runs/networks.py, or your own, such as mynet.py:MyNet"]
     switches: Annotated[dict[str, object], "arguments of that class, such as --switches.dropout 0.1"] = field(
         default_factory=dict
     )
@@ -81,22 +83,16 @@ class Recipe:
             raise ValueError(f"patience is {self.patience}, expected a number of epochs, or 0 for never")
         if self.held_out and self.validation:
             raise ValueError("held_out and validation are both given, expected one of them")
-        parameters = inspect.signature(self._network_class()).parameters
+        found = own.find(self.network)
+        parameters = inspect.signature(found.make).parameters
         for switch in self.switches:
             if switch not in parameters:
                 known_switches = ", ".join(parameters) or "none"
                 raise ValueError(f"{self.network} has no switch {switch!r}, expected some of: {known_switches}")
-        switches = {name: parameter.default for name, parameter in parameters.items()} | self.switches
+        switches = dict(_defaults(parameters)) | self.switches
         # as JSON gives them back: lists, where the defaults are tuples; `object` is the way around `frozen`
         object.__setattr__(self, "switches", json.loads(json.dumps(switches)))
-
-    def _network_class(self) -> type[nn.Module]:
-        for module in (models, networks):
-            found = vars(module).get(self.network)
-            # no module that is imported there, nor a layer of PyTorch's
-            if isinstance(found, type) and issubclass(found, nn.Module) and found.__module__ == module.__name__:
-                return found
-        raise ValueError(f"there is no network {self.network!r}, expected one of models.py or lab/runs/networks.py")
+        object.__setattr__(self, "network", found.name)
 
     def make_network(self) -> nn.Module:
         """The network with its initial weights, drawn from the generator as it is.
@@ -104,7 +100,7 @@ class Recipe:
         Raises ValueError for a switch of the wrong kind.
         """
         try:
-            return self._network_class()(**self.switches)
+            return own.find(self.network).make(**self.switches)
         except TypeError as error:
             raise ValueError(f"{self.network} does not take the switches {self.switches}: {error}") from None
 
@@ -115,6 +111,11 @@ class Recipe:
             return models.count_parameters(self.make_network())
 
     @property
+    def fingerprint(self) -> list[float]:
+        """What the network computes with the code as it is now; its records keep what it computed when they were made."""
+        return fingerprint(self.make_network)
+
+    @property
     def validates(self) -> bool:
         """Whether it measures each epoch on images that are held out of training, and not on the test images."""
         return self.held_out or self.validation > 0
@@ -123,6 +124,14 @@ class Recipe:
     def hash(self) -> str:
         """Ten hexadecimal digits that another recipe does not have; records are named after it."""
         return recipe_hash(asdict(self))
+
+
+def _defaults(parameters: Mapping[str, inspect.Parameter]) -> Iterator[tuple[str, object]]:
+    """The switches with a default that a record can hold; a class of your own may have others."""
+    for name, parameter in parameters.items():
+        with contextlib.suppress(TypeError):
+            json.dumps(parameter.default)
+            yield name, parameter.default
 
 
 @dataclass(frozen=True)

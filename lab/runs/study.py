@@ -65,17 +65,15 @@ def run_study(
     are not repeated, whatever study they were made for. A run that fails is reported and leaves the others alone; at the
     end RuntimeError is raised for it.
 
+    A record counts only for the network of the code as it is now. One that was made with another is set aside, and its
+    run is repeated; a committed one is left where it is, and raises.
+
     Raises ValueError for an unknown study,
     recipe or backend, for fewer than one job, for an address without Dask or Dask without an address, and for records
     that this study would not make; OSError for a folder that cannot be written to.
     """
     study = find_study(name, recipes, studies)
-    if jobs is not None and jobs < 1:
-        raise ValueError(f"jobs is {jobs}, expected at least 1")
-    if backend not in BACKENDS:
-        raise ValueError(f"backend is {backend!r}, expected one of {', '.join(BACKENDS)}")
-    if (backend == "dask") != (address is not None):
-        raise ValueError("the backend dask and the address of its scheduler go together: give both or neither")
+    check_jobs(jobs, backend, address)
     refuse_evidence(folder, "name a folder of your own, `study NAME --records FOLDER`")
     expect_folder(folder)
     seeds = list(seeds) or list(range(study.seeds))
@@ -93,7 +91,7 @@ def run_study(
     if study.keeps_runs:
         runs = Path() if is_evidence(folder) else folder
     failures = []
-    with _runs_on(backend, address):
+    with runs_on(backend, address):
         parallel = joblib.Parallel(n_jobs=jobs, batch_size=1, return_as="generator_unordered")
         results = parallel(joblib.delayed(try_run)(*job, threads, runs) for job in missing)
         for key, recipe, seed, trained in tqdm(results, total=len(missing), unit="run", disable=not missing):
@@ -109,39 +107,59 @@ Job = tuple[str, Recipe, int]  # the recipe's name in the study, the recipe, the
 
 
 def _missing(wanted: Mapping[Path, Job], folder: Path) -> list[Job]:
-    """The runs that are not recorded. A record that is torn or cannot be is set aside, and its run is missing too.
+    """The runs that are not recorded. A record that is torn, cannot be, or is of another network than that of the code is
+    set aside, and its run is missing too.
 
-    Raises ValueError for a record that this process, with its data, would not make; nothing is set aside then.
+    Raises ValueError, before anything is set aside, for a record of other data than there is here, and for a committed
+    record of another network.
     """
     here = "MNIST"  # the committed records are of nothing else
     if not is_evidence(folder):
         here = utils.load_data(torch.device("cpu"))[0].dataset
-    bad, done = {}, set()
-    for path in wanted:
+    bad: dict[Path, tuple[str, str]] = {}  # the complaint, and the suffix that the file is set aside with
+    done = set()
+    networks: dict[str, list[float]] = {}
+    for path, (_, recipe, _) in wanted.items():
         try:
-            recorded = records.read(path).history.dataset
+            record = records.read(path)
         except FileNotFoundError:
             continue
         except ValueError as error:
-            bad[path] = error
+            bad[path] = str(error), ".torn"
             continue
-        if recorded != here:
-            raise ValueError(f"{path} is of a {recorded}, and the data here is {here}: name another folder")
-        done.add(path)
-    for path, complaint in bad.items():
-        print(f"{complaint}: it is now {_set_aside(path).name}, and the run is repeated")
+        if record.history.dataset != here:
+            raise ValueError(
+                f"{path} is of a {record.history.dataset}, and the data here is {here}: name another folder"
+            )
+        if recipe.hash not in networks:
+            networks[recipe.hash] = recipe.fingerprint
+        if records.same_network(record.fingerprint, networks[recipe.hash]):
+            done.add(path)
+            continue
+        complaint = _of_another_network(path, recipe)
+        if is_evidence(folder):
+            raise ValueError(f"{complaint}: restore that network, or give the new one a name and a recipe of its own")
+        bad[path] = complaint, ".other"
+    for path, (complaint, suffix) in bad.items():
+        print(f"{complaint}: it is now {_set_aside(path, suffix).name}, and the run is repeated")
     return [job for path, job in wanted.items() if path not in done]
 
 
-def _set_aside(path: Path) -> Path:
-    """Rename a file that is not a valid record, to a name that is free."""
-    names = itertools.chain([".torn"], (f".torn{number}" for number in itertools.count(2)))
+def _set_aside(path: Path, suffix: str) -> Path:
+    """Rename a file that is no record of the code as it is now, to a name that is free."""
+    names = itertools.chain([suffix], (f"{suffix}{number}" for number in itertools.count(2)))
     aside = next(path.with_suffix(name) for name in names if not path.with_suffix(name).exists())
     return path.rename(aside)
 
 
+def _of_another_network(path: Path, recipe: Recipe) -> str:
+    return f"{path} was recorded with another network than {recipe.network} is in this code"
+
+
 def _failure_to_write(folder: Path, recipe: Recipe, trained: Trained) -> str:
     """Write the record of a run; return why that failed, "" if it did not."""
+    if not records.same_network(trained.fingerprint, recipe.fingerprint):
+        return f"its record was not written: it was run with another {recipe.network} than there is in this code"
     try:
         records.write(folder, recipe, trained)
     except (OSError, ValueError) as error:
@@ -155,7 +173,7 @@ def repeat(name: str, key: str, seed: int, folder: Path = RECORDS, studies: Mapp
     On the machine that recorded it, it does to the last bit. Elsewhere the last five epochs together must lie within
     two standard errors of the difference of two such counts, since a run there is a draw of its own.
 
-    Raises RuntimeError where it did not, FileNotFoundError for a run without a record, and ValueError for an unknown
+    Raises RuntimeError where it did not, or where the network is no longer the one recorded, FileNotFoundError for a run without a record, and ValueError for an unknown
     study or recipe, and where a committed record would be held against less than a full run on all of MNIST.
     """
     recipe = find_study(name, [key], studies).recipes[key]
@@ -163,7 +181,10 @@ def repeat(name: str, key: str, seed: int, folder: Path = RECORDS, studies: Mapp
     path = record_path(recipe, seed, folder)
     if not path.exists():
         raise FileNotFoundError(f"{name}/{key} has no record of seed {seed}: make it with `python -m lab study {name}`")
-    recorded = records.read(path).history
+    record = records.read(path)
+    if not records.same_network(record.fingerprint, recipe.fingerprint):
+        raise RuntimeError(_of_another_network(path, recipe))
+    recorded = record.history
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(int(recorded.environment["threads"]))
@@ -187,8 +208,22 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def check_jobs(jobs: int | None, backend: str, address: str | None) -> None:
+    """Raise ValueError for fewer than one job, an unknown backend, and an address without Dask or Dask without one."""
+    if jobs is not None and jobs < 1:
+        raise ValueError(f"jobs is {jobs}, expected at least 1")
+    if backend not in BACKENDS:
+        raise ValueError(f"backend is {backend!r}, expected one of {', '.join(BACKENDS)}")
+    if (backend == "dask") != (address is not None):
+        raise ValueError("the backend dask and the address of its scheduler go together: give both or neither")
+
+
 @contextlib.contextmanager
-def _runs_on(backend: str, address: str | None) -> Iterator[None]:
+def runs_on(backend: str, address: str | None) -> Iterator[None]:
+    """Within this, joblib runs on processes of this machine or on a Dask cluster.
+
+    Raises RuntimeError where no scheduler answers.
+    """
     if backend == "loky":
         with joblib.parallel_config(backend="loky", initializer=orphans.end_with, initargs=(os.getpid(),)):
             yield

@@ -2,7 +2,7 @@
 
 import copy
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from lab.evidence.records import Tested, Trained, best_epoch, images_to_train, k
 from lab.runs import checkpoint
 from lab.runs.checkpoint import load_model
 from lab.runs.config import read_yaml
+from lab.runs.fingerprint import digest
 from lab.runs.recipes import Recipe
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -87,7 +88,14 @@ def make_scheduler(recipe: Recipe, optimizer: Optimizer) -> LRScheduler:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def run(recipe: Recipe, seed: int, show: bool = True, folder: Path | None = None, name: str = "") -> Trained:
+def run(
+    recipe: Recipe,
+    seed: int,
+    show: bool = True,
+    folder: Path | None = None,
+    name: str = "",
+    hopeless: Callable[[utils.History], bool] | None = None,
+) -> Trained:
     """Train a recipe from a seed, and test the weights that it keeps.
 
     With validation images, a run keeps the weights of the best validation epoch (at equal accuracy, of the lower loss).
@@ -95,6 +103,7 @@ def run(recipe: Recipe, seed: int, show: bool = True, folder: Path | None = None
 
     After each epoch, `folder` gets `model.pt` (the kept weights, under the recipe's `name`), `resume.pt` (from which an
     interrupted run goes on to the same bits), `config.yaml`, `log.txt` and `history.json`; at the end `curves.png` too.
+    A run ends early after an epoch for whose history `hopeless` is true; without it, the same folder goes on to the end.
     SESSION7_SHORT=1 makes the run a short one, to see that it works.
 
     Raises ValueError for a folder that has another run or is a file, OSError for one that cannot be written to, and
@@ -112,15 +121,16 @@ def run(recipe: Recipe, seed: int, show: bool = True, folder: Path | None = None
         train, measured, epochs, plain_epochs = train[:2_000], measured[:1_000], min(epochs, 2), min(plain_epochs, 1)
     train_loader = utils.Loader(train, recipe.batch_size, make_transform(recipe, training=True), shuffle=True)
     measured_loader = utils.Loader(measured, 1_000, make_transform(recipe))
+    fingerprint = recipe.fingerprint
     utils.seed_everything(seed)
     model = recipe.make_network().to(train.images.device)
     optimizer = make_optimizer(recipe, model)
     scheduler = make_scheduler(recipe, optimizer)
     images = {"dataset": train.dataset, "train_images": len(train), "measured_images": len(measured)}
-    described = checkpoint.description(recipe, seed, model, **images, short=short)
-    keeper = _Keeper(recipe, name, folder, checkpoint.Training(described, model, optimizer, scheduler))
+    described = checkpoint.description(recipe, seed, model, **images, short=short, fingerprint=digest(fingerprint))
+    keeper = _Keeper(recipe, name, folder, checkpoint.Training(described, model, optimizer, scheduler), hopeless)
     history = keeper.resumed()
-    if history and is_out_of_patience(recipe, history):
+    if history and keeper.ends_early(history):
         epochs = len(history)
     history = utils.fit(
         model,
@@ -143,7 +153,7 @@ def run(recipe: Recipe, seed: int, show: bool = True, folder: Path | None = None
         on = test if recipe.validates else measured
         tested = evaluate(predict(model, recipe, on), on.labels)
     keeper.finish(history, tested)
-    return Trained(history, kept_epoch(recipe, history), tested)
+    return Trained(history, kept_epoch(recipe, history), tested, fingerprint)
 
 
 def measured_on(recipe: Recipe) -> str:
@@ -180,8 +190,15 @@ def evaluate(logits: Tensor, labels: Tensor) -> Tested:
 class _Keeper:
     """Keeps the weights that a run keeps, in memory, and in its folder if it has one with all that belongs there."""
 
-    def __init__(self, recipe: Recipe, name: str, folder: Path | None, training: checkpoint.Training) -> None:
-        self.recipe, self.name, self.folder, self.training = recipe, name, folder, training
+    def __init__(
+        self,
+        recipe: Recipe,
+        name: str,
+        folder: Path | None,
+        training: checkpoint.Training,
+        hopeless: Callable[[utils.History], bool] | None,
+    ) -> None:
+        self.recipe, self.name, self.folder, self.training, self.hopeless = recipe, name, folder, training, hopeless
         self.weights: Mapping[str, Tensor] = {}  # of the best epoch, if the recipe validates
 
     def resumed(self) -> utils.History | None:
@@ -201,7 +218,11 @@ class _Keeper:
             _write_text(self.folder / "log.txt", log(self.recipe, history))
         # last: a run that is killed before this line repeats the epoch, and writes all of the above again
         self._save("resume.pt", history, len(history), resumable=True)
-        return is_out_of_patience(self.recipe, history)
+        return self.ends_early(history)
+
+    def ends_early(self, history: utils.History) -> bool:
+        """Whether no epoch is to follow."""
+        return is_out_of_patience(self.recipe, history) or bool(self.hopeless and self.hopeless(history))
 
     def _save(self, file: str, history: utils.History, epoch: int, resumable: bool = False) -> None:
         if self.folder:

@@ -1,0 +1,787 @@
+"""A class graded: what counts as a submission, what runs, what is held against it, points, and pages."""
+
+import csv
+import io
+import json
+import math
+import os
+import stat
+import zipfile
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from helpers import command, leftovers
+from histories import seeds as made_up_runs
+from scipy.stats import ttest_ind
+
+import utils
+from lab.judging import checks, marks, pages, rubric, submissions, worker
+from lab.judging import grade as grading
+from lab.judging.card import Card
+from lab.judging.harness import Failure, Harness, Result
+from lab.judging.look import Look
+from lab.judging.marks import Grade, Terms
+from lab.judging.sandbox import Limits, Outcome
+from lab.judging.submissions import Submission
+from lab.judging.trial import Trial
+from lab.runs import train as training
+from lab.runs.checkpoint import load_model
+from lab.runs.recipes import STEP_3
+
+pytestmark = pytest.mark.usefixtures("alone")
+
+NET = """
+from models import Model_2
+
+class Net(Model_2):
+    def __init__(self):
+        super().__init__((4, 4, 6), capacity=0, dropout=0.1)
+"""
+SHORT = "epochs: 1\nplain_epochs: 0\naugmentation: {}\n"
+
+
+class InThisProcess:
+    """A stand-in for the sandbox that limits nothing: quick, for code that the tests have written."""
+
+    isolation = "none"
+
+    def __init__(self) -> None:
+        self.phases: list[str] = []
+
+    def run(self, arguments: list[str], folder: Path, reads: list[Path], limits: Limits) -> Outcome:
+        assert arguments[:2] == ["-m", "lab.judging.worker"] and all(path.exists() for path in reads)
+        self.phases.append(arguments[2])
+        here = Path.cwd()
+        os.chdir(folder)
+        try:
+            worker.main(arguments[2:])
+        finally:
+            os.chdir(here)
+        return Outcome(0, "", "it printed <b>this</b>", 0.1)
+
+
+@pytest.fixture
+def graded(few, tmp_path, monkeypatch):
+    """Grades sources by name, each trained for one epoch on 300 images, in this process; returns grades by name."""
+    (tmp_path / "short.yaml").write_text(SHORT)
+
+    def graded(sources, seeds=1, sandbox=None, draw=False, **options):
+        folder = tmp_path / "submissions"
+        folder.mkdir(exist_ok=True)
+        for name, source in sources.items():
+            (folder / f"{name}.py").write_text(source)
+        if not draw:
+            monkeypatch.setattr(pages, "pages", lambda *_: [])
+        options = {"jobs": 1, "secret": "s", "recipe": "short.yaml"} | options
+        done = grading.grade(folder, tmp_path / "out", seeds, sandbox=sandbox or InThisProcess(), **options)
+        return {grade.name: grade for grade in done}
+
+    return graded
+
+
+def why(grade):
+    return [failure.why for failure in grade.failures]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What counts as a submission
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def read(folder):
+    found, skipped = submissions.read(folder)
+    return {one.name: one for one in found}, {one.name: one.why for one in skipped}
+
+
+def notebook(*cells):
+    """A notebook of cells: source, tags, and what each printed."""
+    return json.dumps(
+        {
+            "nbformat": 4,
+            "cells": [
+                {
+                    "cell_type": "code",
+                    "source": source.splitlines(keepends=True),
+                    "metadata": {"tags": tags},
+                    "outputs": [{"output_type": "stream", "text": text} for text in printed],
+                }
+                for source, tags, *printed in cells
+            ],
+        }
+    )
+
+
+def test_files_folders_and_notebooks_are_submissions_and_all_else_is_named(tmp_path):
+    (tmp_path / "anna.py").write_text(NET + "\nCLAIM = {'mean': 99.5, 'parameters': 700}\n")
+    (tmp_path / "bert").mkdir()
+    (tmp_path / "bert" / "net.py").write_text(NET)
+    (tmp_path / "bert" / "parts.py").write_text("x = 1")
+    (tmp_path / "bert" / "recipe.yaml").write_text("epochs: 8\nclaims: {consistent: 3}\n")
+    (tmp_path / "cora.ipynb").write_text(
+        notebook(("%pip install x\nimport torch", []), (NET, ["submission"]), ("RECIPE = {'epochs': 9}", ["recipe"]))
+    )
+    (tmp_path / ".hidden.py").write_text("")
+    (tmp_path / "notes.txt").write_text("")
+    (tmp_path / "Index.py").write_text(NET)
+    (tmp_path / "anna.ipynb").write_text("")
+    found, skipped = read(tmp_path)
+    assert list(found) == ["anna", "bert", "cora"] or list(found) == ["bert", "cora", "anna"]
+    assert found["bert"].recipe == {"epochs": 8} and found["bert"].claims == {"consistent": 3}
+    assert set(found["bert"].code) == {"net.py", "parts.py"}
+    assert found["cora"].recipe == {"epochs": 9}
+    assert b"class Net" in found["cora"].code["net.py"] and b"%pip" not in found["cora"].code["net.py"]
+    assert set(skipped) == {"notes.txt", "Index.py", "anna.py"}
+    assert "index.html" in skipped["Index.py"] and "second submission" in skipped["anna.py"]
+
+
+def test_links_out_of_the_folder_are_not_followed(tmp_path):
+    (tmp_path / "secret.py").write_text(NET)
+    folder = tmp_path / "submissions"
+    (folder / "inside").mkdir(parents=True)
+    (folder / "inside" / "net.py").symlink_to(tmp_path / "secret.py")
+    (folder / "link.py").symlink_to(tmp_path / "secret.py")
+    (folder / "tree").symlink_to(tmp_path)
+    os.mkfifo(folder / "pipe.py")
+    found, skipped = read(folder)
+    assert set(skipped) == {"link.py", "tree", "pipe.py"} and "not followed" in skipped["tree"]
+    assert "net.py is a link" in found["inside"].trouble and not found["inside"].code
+
+
+@pytest.mark.parametrize(
+    "name, content, trouble",
+    [
+        ("big.py", NET + "#" * 70_000, "more than 65,536 bytes"),
+        ("torn.py", "class Net(:", "is not Python: invalid syntax (line 1)"),
+        ("deep.py", "x = " + "(" * 10_000 + ")" * 10_000, "is not Python"),
+        ("table.py", f"{NET}\nTABLE = '{'a' * 5_000}'", "a table of 5,000 entries (net.py, line 8)"),
+        ("numbers.py", f"{NET}\nTABLE = {[1] * 5_000}", "a table of 5,000 entries"),
+        ("claims.py", f"{NET}\nCLAIM = {{'mead': 1}}", "claims 'mead', the nearest is 'mean'"),
+        ("claim.py", f"{NET}\nCLAIM = {{'mean': open('x')}}", "CLAIM is not a literal"),
+        ("empty.ipynb", "{}", "is not a notebook"),
+        ("other.ipynb", notebook(("x = 1", [])), "none that defines a network"),
+        ("odd.ipynb", notebook((NET, []), ("RECIPE = 3", ["recipe"])), "RECIPE is not a dictionary"),
+    ],
+)
+def test_what_cannot_be_graded_is_named_in_a_sentence(tmp_path, name, content, trouble):
+    (tmp_path / name).write_text(content)
+    found, _ = read(tmp_path)
+    assert trouble in found[Path(name).stem].trouble
+
+
+def test_docstrings_are_no_tables_and_notebooks_without_tags_give_their_networks(tmp_path):
+    (tmp_path / "a.py").write_text(f'"""{"long " * 2_000}"""{NET}')
+    cells = ("import torch\nfrom torch import nn\nx = torch.rand(3)", []), ("class A(nn.Module):\n    pass", [])
+    (tmp_path / "b.ipynb").write_text(notebook(*cells, ("print(x)", [])))
+    found, _ = read(tmp_path)
+    assert not found["a"].trouble
+    assert found["b"].code["net.py"].decode() == "from torch import nn\nclass A(nn.Module):\n    pass\n"
+
+
+def test_the_lessons_notebook_is_a_submission_and_its_last_card_is_what_it_claims(tmp_path):
+    lesson = (Path(utils.__file__).parent / "lab" / "Your_Network.ipynb").read_text()
+    (tmp_path / "ada.ipynb").write_text(lesson)
+    trials = {seed: Trial(run, None, None) for seed, run in made_up_runs([9_950] * 5, [9_930] * 5).items()}
+    printed = str(Card(Look("Net", parameters=7_750), STEP_3, "step3", trials, {}))
+    (tmp_path / "bob.ipynb").write_text(notebook((NET, ["submission"]), ("card = 1", [], "the card", printed)))
+    found, _ = read(tmp_path)
+    assert found["ada"].trouble == "" and found["ada"].recipe == {"weight_decay": 0.0005}
+    code = found["ada"].code["net.py"].decode()
+    assert (
+        code.startswith("from torch import nn\nfrom torch.nn import functional as F\nclass Net") and "judge" not in code
+    )
+    assert found["bob"].claims == {"parameters": 7_750, "consistent": 1, "seeds": 2, "mean": 99.4, "worst": 99.3}
+
+
+@pytest.mark.parametrize(
+    "fields, complaint",
+    [
+        ({"epochs": 16}, "epochs is 16, expected 5 to 15"),
+        ({"epochs": 4}, "epochs is 4, expected 5 to 15"),
+        ({"network": "Model_1"}, "sets network, which is the harness's"),
+        ({"seed": 3}, "sets seed, which is the harness's"),
+        ({"epoch": 3}, "the nearest is 'epochs'"),
+        ({"epochs": "three"}, "epochs: expected int, got three"),
+        ({"augmentation": {"mirror": 1}}, "unknown transform 'mirror'"),
+        ({"batch_size": 0}, "batch_size is 0"),
+        ({"step_size": 0}, "step_size is 0"),
+    ],
+)
+def test_a_recipe_keeps_to_the_lessons_rules(fields, complaint):
+    with pytest.raises(ValueError, match="^[^\n]*$") as caught:
+        submissions.full_recipe(Submission("a", recipe=fields), STEP_3)
+    assert complaint in str(caught.value)
+
+
+def test_a_recipe_changes_the_class_s_and_so_does_the_code_the_hash(tmp_path):
+    changed = submissions.full_recipe(Submission("a", recipe={"learning_rate": 0.1, "augmentation": {}}), STEP_3)
+    assert changed == replace(STEP_3, learning_rate=0.1, augmentation={})
+    one, other = Submission("a", {"net.py": b"1"}), Submission("a", {"net.py": b"2"})
+    hashes = {one.hash_with(STEP_3), other.hash_with(STEP_3), one.hash_with(changed)}
+    assert len(hashes) == 3 and one.hash_with(STEP_3) == Submission("b", {"net.py": b"1"}).hash_with(STEP_3)
+    assert submissions.rates(STEP_3)[::5] == pytest.approx([0.2, 0.02, 0.002])
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Training and predicting
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def test_the_worker_trains_to_the_bits_of_the_lessons_run(few, tmp_path, monkeypatch):
+    switches = {"channels": [4, 4, 6], "capacity": 0, "dropout": 0.1}
+    recipe = replace(STEP_3, switches=switches, epochs=3, step_size=1, plain_epochs=1)
+    training.run(recipe, 7, show=False, folder=tmp_path / "run")
+    expected = load_model(tmp_path / "run" / "model.pt").model.state_dict()
+    code = tmp_path / "code"
+    code.mkdir()
+    (code / "net.py").write_text(NET)
+    worker.write_arrays(tmp_path / "training.npz", {"images": few[0].images.numpy(), "labels": few[0].labels.numpy()})
+    job = {"code": str(code), "recipe": asdict(recipe), "seed": 7, "images": "training.npz", "dataset": "MNIST"}
+    (tmp_path / "job.json").write_text(json.dumps(job))
+    report = worker.main(["train", "job.json"])
+    assert "error" not in report and report["steps"] == 9 and report["moved"] == 0 and report["changed"] == []
+    trained = checks.read_arrays(tmp_path / "epoch03.npz")
+    assert trained.keys() == expected.keys()
+    assert all(np.array_equal(trained[name], tensor.numpy()) for name, tensor in expected.items())
+    assert json.loads((tmp_path / "report.json").read_text())["learning_rate"] == pytest.approx([0.2, 0.02, 0.002])
+
+
+def test_answers_are_counted_in_the_order_of_the_test_images(few, graded):
+    sandbox = InThisProcess()
+    grade = graded({"a": NET}, sandbox=sandbox)["a"]
+    assert why(grade) == [] and sandbox.phases == ["train", "predict", "predict"]
+    (result,) = grade.results
+    torch.manual_seed(0)
+    recipe = grade.recipe
+    utils.seed_everything(result.seed)
+    model = worker_model = __import__("models").Model_2((4, 4, 6), capacity=0, dropout=0.1)
+    optimizer = training.make_optimizer(recipe, model)
+    loaders = [
+        utils.Loader(few[0], recipe.batch_size, training.make_transform(recipe, training=True), shuffle=True),
+        utils.Loader(few[1], 1_000, training.make_transform(recipe)),
+    ]
+    scheduler = training.make_scheduler(recipe, optimizer)
+    history = utils.fit(worker_model, *loaders, optimizer, scheduler, epochs=1, seed=result.seed, show=False)
+    assert result.test_correct == history.test_correct
+    expected = training.evaluate(training.predict(model, recipe, few[1]), few[1].labels)
+    assert result.mistakes == expected.mistakes
+    assert result.parameters == history.parameters
+
+
+RULES = {
+    "sets_a_seed": (
+        NET + "        import torch; torch.manual_seed(3)\n        self.readout[-1].reset_parameters()\n",
+        None,  # only the last layer is fixed: the others depend on the seed
+    ),
+    "fixed": (
+        NET.replace("super()", "import torch; torch.manual_seed(3); super()"),
+        "its initial weights are the same for every seed",
+    ),
+    "patches": (
+        NET + "import utils\nutils.count_correct = lambda logits, labels: len(labels)\n",
+        "it changes functions of others: utils.count_correct",
+    ),
+    "moves": (
+        NET
+        + "    def forward(self, x):\n        if self.training: self.readout[-1].bias.data += 1\n"
+        + "        return super().forward(x)\n",
+        "its weights changed outside of the training steps, 3 times",
+    ),
+    "adapts": (
+        NET
+        + "    def forward(self, x):\n        import torch\n        if not torch.is_grad_enabled() and len(x) == 200:\n"
+        + "            self.readout[-1].bias.data += 1\n        return super().forward(x)\n",
+        "changes its weights while it predicts",
+    ),
+    "random": (
+        NET.replace("super()", "import torch; torch.manual_seed(__import__('time').perf_counter_ns()); super()"),
+        "built again from the same seed, the network has other initial weights",
+    ),
+    "pretends": (
+        "import torch\n" + NET + "    def forward(self, x):\n        return super().forward(x).as_subclass(Number)\n"
+        "class Number(torch.Tensor):\n    pass\n",
+        "returns a Number, expected a plain tensor",
+    ),
+    "hides": (NET + "    def state_dict(self, *a, **k):\n        return {}\n", "Net has a state_dict of its own"),
+    "raises": (NET + "    def forward(self, x):\n        raise KeyError('no')\n", "KeyError: 'no' (net.py, line 8)"),
+    "leaves": ("import os, sys\nsys.exit(0)\n", "net.py cannot be imported: SystemExit"),
+}
+
+
+def test_what_is_against_the_rules_is_named_and_costs_nobody_else_anything(graded):
+    said = {name: why(grade) for name, grade in graded({name: source for name, (source, _) in RULES.items()}).items()}
+    expected = {name: sentence for name, (_, sentence) in RULES.items() if sentence}
+    assert {name for name, sentences in said.items() if sentences} == set(expected)
+    for name, sentence in expected.items():
+        assert sentence in said[name][0] and len(said[name]) == 1
+
+
+def test_a_network_that_knows_the_answers_is_found_out(few, graded):
+    """It knows the test images by a checksum, and its weights are of no use to it."""
+    images = few[1].images.numpy().reshape(200, -1).astype(np.int64)
+    sums = (images * (np.arange(784) % 97 + 1)).sum(axis=1).tolist()
+    table = dict(zip(sums, few[1].labels.tolist()))
+    source = NET + (
+        "    def forward(self, x):\n"
+        "        import torch\n"
+        "        logits = super().forward(x)\n"
+        "        pixels = ((x * 0.3081 + 0.1307) * 255).round().long().flatten(1)\n"
+        "        sums = (pixels * (torch.arange(784) % 97 + 1)).sum(1).tolist()\n"
+        "        known = torch.tensor([TABLE.get(one, -1) for one in sums])\n"
+        "        return torch.where(known[:, None] >= 0, 100.0 * torch.eye(10)[known], logits)\n"
+        f"TABLE = {table}\n"
+    )
+    (said,) = why(graded({"table": source})["table"])
+    assert "it is right on 100.0 % of the test images: it knows them from elsewhere" in said
+    hard = dict(list(table.items())[:12])
+    (said,) = why(graded({"few": source.replace(str(table), str(hard))})["few"])
+    assert "still knows 1" in said and "it has a table of them" in said
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Arrays that are not trusted
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def npz(path, entries, kind=zipfile.ZIP_STORED):
+    with zipfile.ZipFile(path, "w", kind) as archive:
+        for name, content in entries.items():
+            archive.writestr(f"{name}.npy", content)
+
+
+def npy(array, **options):
+    file = io.BytesIO()
+    np.lib.format.write_array(file, array, **options)
+    return file.getvalue()
+
+
+def header(text):
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text
+
+
+def test_arrays_come_back_as_they_were_written(tmp_path):
+    arrays = {"a.b": np.arange(6, dtype=np.float32).reshape(2, 3), "file": np.array(3), "odd/../name": np.zeros((0, 2))}
+    worker.write_arrays(tmp_path / "a.npz", arrays)
+    read_back = checks.read_arrays(tmp_path / "a.npz")
+    assert list(read_back) == list(arrays)
+    assert all(
+        np.array_equal(read_back[name], array) and read_back[name].shape == array.shape
+        for name, array in arrays.items()
+    )
+    with pytest.raises(ValueError):
+        worker.write_arrays(tmp_path / "b.npz", {"a": np.array([object()])})
+
+
+def test_what_is_no_plain_array_is_refused(tmp_path):
+    path = tmp_path / "a.npz"
+    bad = {
+        "holds object": {"a": npy(np.array([{}]), allow_pickle=True)},
+        "has 4 bytes": {
+            "a": header(b"{'descr': '<f4', 'fortran_order': False, 'shape': (1000000000000,), }\n") + b"1234"
+        },
+        "has no plain arrays": {"a": b"not an array"},
+        "holds complex128": {"a": npy(np.zeros(2, complex))},
+    }
+    for said, entries in bad.items():
+        npz(path, entries)
+        with pytest.raises(ValueError, match=said):
+            checks.read_arrays(path)
+    npz(path, {"a": npy(np.zeros(2_000_000, np.uint8))}, zipfile.ZIP_DEFLATED)
+    with pytest.raises(ValueError, match="compressed"):
+        checks.read_arrays(path, most=1_000_000)
+    npz(path, {"a": npy(np.zeros(2_000_000, np.uint8))})
+    with pytest.raises(ValueError, match="1 to 1,000,000 bytes"):
+        checks.read_arrays(path, most=1_000_000)
+
+
+def test_links_pipes_and_missing_files_are_refused(tmp_path):
+    (tmp_path / "there").write_bytes(b"content")
+    (tmp_path / "link").symlink_to(tmp_path / "there")
+    os.mkfifo(tmp_path / "pipe")
+    assert checks.read_file(tmp_path / "there", 10) == b"content"
+    for name in ("link", "pipe", "missing"):
+        with pytest.raises(ValueError, match=f"^{name} "):
+            checks.read_file(tmp_path / name, 10)
+
+
+def test_answers_are_digits_of_the_right_shape(tmp_path):
+    path = tmp_path / "predictions.npz"
+    for array, said in (
+        (np.zeros((2, 3), np.int64), "expected uint8"),
+        (np.zeros((3, 3), np.uint8), r"shape \(3, 3\)"),
+        (np.full((2, 3), 10, np.uint8), "it answers 10"),
+    ):
+        worker.write_arrays(path, {"answers": array})
+        with pytest.raises(ValueError, match=said):
+            checks.read_answers(path, 2, 3)
+    worker.write_arrays(path, {"answers": np.ones((2, 3), np.uint8)})
+    assert checks.read_answers(path, 2, 3).sum() == 6
+
+
+def test_parameters_are_counted_from_the_arrays():
+    model = __import__("models").Model_2()
+    state = worker.state(model)
+    assert checks.count_parameters(state) == 7_750
+    big = np.zeros(500, np.float32)
+    assert checks.count_parameters(state | {"features.running_mean": big}) == 8_250
+    alone = {"x.running_mean": big, "x.running_var": big, "x.num_batches_tracked": np.zeros(1)}
+    assert checks.count_parameters(state | alone) == 7_750 + 1_002  # no layer has 500 channels; two for a float64
+    assert checks.count_parameters({"w": big.astype(np.float64)}) == 1_000
+    tied = {"a": big, "b": big.copy()}
+    assert checks.count_parameters(tied) == 1_000
+    assert checks.count_parameters(tied, {"b": "a"}) == 500
+    assert checks.count_parameters(tied, {"b": "a"}, [{"a": big, "b": big + 1}]) == 1_000
+
+
+def test_weights_stay_finite_and_in_shape():
+    good = {"w": np.arange(4, dtype=np.float32)}
+    assert checks.trouble_with_weights([good, good]) == ""
+    assert "after epoch 1" in checks.trouble_with_weights([good, {"w": np.zeros(5, np.float32)}])
+    assert "after epoch 1" in checks.trouble_with_weights([good, {**good, "more": np.zeros(1)}])
+    assert "w is not finite after epoch 1" in checks.trouble_with_weights([good, {"w": np.float32([0, 1, 2, np.nan])}])
+    assert checks.depends_on_seed({"w": np.zeros(4)}, {"w": np.zeros(4)})
+    assert not checks.depends_on_seed(good, good)
+
+
+def test_moved_images_are_nearly_the_same_and_none_is_the_same(sample):
+    images = sample[1].images[:200].numpy()
+    moved = checks.moved(images, np.random.default_rng(0))
+    assert moved.dtype == np.uint8 and moved.shape == images.shape
+    change = np.abs(moved.astype(int) - images).mean(axis=(1, 2))
+    assert change.min() > 0 and change.mean() < 12
+    assert np.array_equal(moved, checks.moved(images, np.random.default_rng(0)))
+
+
+def test_a_table_of_images_shows_where_they_move():
+    labels = np.arange(10_000) % 10
+    wrong = (labels + 1) % 10
+    honest, table = np.array([labels] * 5), np.array([labels] * 5)
+    honest[:, :60] = wrong[:60]
+    moved = honest.copy()
+    moved[:, 30:60], moved[:, 100:145] = labels[30:60], wrong[100:145]  # 30 become right, 45 wrong
+    assert checks.trouble_with_answers(checks.compare(honest, moved, labels), 10_000) == ""
+    said = checks.trouble_with_answers(checks.compare(table, moved, labels), 10_000)
+    assert said.startswith("it is right on 100.00 % of the test images, and on 99.25 %")
+
+
+def test_answers_without_learning_are_chance():
+    labels = np.arange(1_000) % 10
+    constant = [np.full(1_000, answer) for answer in (3, 3, 3, 3, 3)]
+    assert checks.trouble_without_learning(np.array(constant), labels) == ""
+    knows = np.random.default_rng(0).integers(10, size=(5, 1_000))
+    assert checks.trouble_without_learning(knows, labels) == ""
+    knows[:, :20] = labels[:20]
+    assert "still knows 2" in checks.trouble_without_learning(knows, labels)
+    knows[0] = labels
+    assert checks.trouble_without_learning(knows, labels).startswith("before training it is right on 100.0 %")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The class
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def test_seeds_follow_from_the_secret(tmp_path):
+    assert grading.draw_seeds(b"a", 5) == grading.draw_seeds(b"a", 5) != grading.draw_seeds(b"b", 5)
+    assert (
+        grading.draw_seeds(b"a", 5)[:2] == grading.draw_seeds(b"a", 2) and len(set(grading.draw_seeds(b"a", 50))) == 50
+    )
+    kept = grading.read_secret("", tmp_path)
+    assert len(kept) == 64 and grading.read_secret("", tmp_path) == kept
+    assert stat.S_IMODE((tmp_path / "secret").stat().st_mode) == 0o600
+    (tmp_path / "mine").write_text("of my own\n")
+    assert grading.read_secret(str(tmp_path / "mine"), tmp_path) == b"of my own"
+    assert grading.read_secret("x" * 10_000, tmp_path) == b"x" * 10_000
+
+
+def test_grading_goes_on_where_it_stopped_and_repeats_what_changed(graded, tmp_path, monkeypatch):
+    first = graded({"a": NET, "b": NET.replace("6)", "8)")}, seeds=2)
+    table = (tmp_path / "out" / "grades.csv").read_text()
+    assert [len(grade.results) for grade in first.values()] == [2, 2]
+    kept = sorted((tmp_path / "out" / "runs").iterdir())
+    kept[0].unlink()
+    kept[1].write_text("{")  # torn
+    sandbox = InThisProcess()
+    again = graded({}, seeds=2, sandbox=sandbox)
+    assert len(sandbox.phases) == 2 * 3
+    assert [grade.results for grade in again.values()] != [] and (tmp_path / "out" / "grades.csv").read_text() == table
+    sandbox = InThisProcess()
+    graded({"a": NET + "# changed\n"}, seeds=2, sandbox=sandbox)
+    assert len(sandbox.phases) == 2 * 3
+    assert leftovers(tmp_path) == []
+
+
+def test_a_failure_costs_one_submission_its_other_seeds_and_nobody_else_anything(graded, monkeypatch):
+    run = Harness.run
+
+    def breaks(harness, submission, recipe, seed):
+        if submission.name == "odd":
+            raise RecursionError("not expected")
+        return run(harness, submission, recipe, seed)
+
+    monkeypatch.setattr(Harness, "run", breaks)
+    grades = graded({"odd": NET + "#", "bad": "x = 1", "good": NET}, seeds=2)
+    assert [len(grades[name].results) for name in ("odd", "bad", "good")] == [1, 1, 2]
+    assert why(grades["odd"]) == ["it could not be graded: RecursionError: not expected"]
+    assert "has no network" in why(grades["bad"])[0] and why(grades["good"]) == []
+
+
+def test_a_run_that_was_stopped_is_repeated_with_more_time_only(graded):
+    class Stops(InThisProcess):
+        def run(self, arguments, folder, reads, limits):
+            self.phases.append(arguments[2])
+            return Outcome(None, f"stopped: it ran for more than {limits.seconds:,.0f} seconds", "", limits.seconds)
+
+    assert why(graded({"a": NET}, sandbox=Stops())["a"]) == ["stopped: it ran for more than 900 seconds"]
+    sandbox = Stops()
+    graded({}, sandbox=sandbox)
+    assert sandbox.phases == []
+    assert why(graded({}, minutes=20)["a"]) == []
+
+
+def test_the_sample_gives_no_verdict_and_no_points(graded, tmp_path):
+    grade = graded({"a": NET}, draw=True)["a"]
+    cells = next(csv.DictReader(io.StringIO((tmp_path / "out" / "grades.csv").read_text())))
+    assert list(cells) == list(marks.COLUMNS)
+    assert cells["consistent"] == f"not judged: measured on a {utils.SAMPLE}, not on all of MNIST"
+    assert cells["points"] == cells["difference to Step 3"] == "" and cells["isolation"] == "none"
+    assert float(cells["mean"]) == pytest.approx(grade.summary.mean, abs=1e-3)
+    for page in ("a", "index"):
+        assert "5,000-image sample" in (tmp_path / "out" / f"{page}.html").read_text()
+    assert "not judged" in grading.as_table([grade])
+
+
+def test_two_submissions_in_a_real_sandbox(few, tmp_path, monkeypatch, capsys):
+    """The command, from submissions to pages, each phase in a process of its own, of which each takes seconds to start."""
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "good.py").write_text(NET)
+    (tmp_path / "in" / "bad.py").write_text("class <script>")
+    (tmp_path / "short.yaml").write_text(SHORT)
+    assert command(monkeypatch, "grade", "in", "--seeds", 1, "--jobs", 2, "--out", "out", "--recipe", "short.yaml") == 0
+    rows = {row["name"]: row for row in csv.DictReader(io.StringIO((tmp_path / "out" / "grades.csv").read_text()))}
+    assert rows["good"]["what failed"] == "" and 5 < float(rows["good"]["mean"]) < 100
+    assert rows["good"]["isolation"] and rows["bad"]["mean"] == rows["bad"]["isolation"] == ""
+    assert "bad.py is not Python" in rows["bad"]["what failed"]
+    assert "<script>" not in (tmp_path / "out" / "bad.html").read_text()
+    assert "good" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "arguments, complaint",
+    [
+        (["nowhere"], "there is no folder nowhere"),
+        (["in"], "in has nothing to grade"),
+        (["in", "--seeds", "0"], "seeds is 0"),
+        (["in", "--out", "in"], "in is no folder for grades"),
+        (["one", "--recipe", "step4"], "there is no recipe 'step4', the nearest is"),
+        (["one", "--rubric", "none.yaml"], "there is no file none.yaml"),
+        (["one", "--jobs", "0"], "jobs 0"),
+    ],
+)
+def test_bad_arguments_are_one_sentence(tmp_path, monkeypatch, capsys, arguments, complaint):
+    monkeypatch.chdir(tmp_path)
+    Path("in").mkdir()
+    Path("one").mkdir()
+    Path("one/a.py").write_text(NET)
+    assert command(monkeypatch, "grade", *arguments) == 2
+    said = capsys.readouterr().err
+    assert complaint in said and said.count("\n") == 1
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Points and differences
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def test_the_default_rubric_gives_a_hundred_points():
+    by_default = rubric.read()
+    assert by_default.most == 100 and by_default.budget == 7_999
+    everything = {"parameters": 7_750, "consistent": 1.0, "mean": 99.5, "worst": 99.4, "difference": 0.0, "warnings": 0}
+    assert sum(item.given for item in rubric.points(by_default, everything)) == 100
+    some = everything | {"parameters": 8_000, "consistent": 2 / 3, "mean": 99.35}
+    assert sum(item.given for item in rubric.points(by_default, some)) == pytest.approx(40 * 2 / 3 + 10 + 10 + 10)
+    assert sum(item.given for item in rubric.points(by_default, {})) == 0
+
+
+@pytest.mark.parametrize(
+    "content, complaint",
+    [
+        ("items: []", "items: List should have at least 1 item"),
+        ("items: [{name: a, measure: mean, points: 3}]", "items.1: has neither at_least nor at_most"),
+        ("items: [{name: a, measure: mean, points: 3, at_least: 1, at_most: 2}]", "items.1: has at_least and at_most"),
+        ("items: [{name: a, measure: beauty, points: 3}]", "items.1.measure: Input should be 'parameters'"),
+        ("items: [{name: a, measure: mean, points: -3, at_least: 1}]", "items.1.points: Input should be greater"),
+        ("points: 3", "Field required"),
+    ],
+)
+def test_a_bad_rubric_is_one_sentence(tmp_path, content, complaint):
+    path = tmp_path / "rubric.yaml"
+    path.write_text(content)
+    with pytest.raises(ValueError, match="^[^\n]*$") as caught:
+        rubric.read(path)
+    assert str(path) in str(caught.value) and complaint in str(caught.value)
+
+
+STEP_3_RUNS = made_up_runs([9_950] * 5, [9_955] * 5, [9_945] * 5, [9_950] * 5)
+
+
+def test_differences_are_welchs_and_one_seed_borrows_the_spread_of_the_others():
+    ours = made_up_runs([9_920] * 5, [9_930] * 5)
+    found = marks.difference(ours, STEP_3_RUNS)
+    welch = ttest_ind([99.2, 99.3], [99.5, 99.55, 99.45, 99.5], equal_var=False).confidence_interval(0.95)
+    assert (found.mean, found.low, found.high) == pytest.approx((-0.25, *welch))
+    one = marks.difference(made_up_runs([9_920] * 5), STEP_3_RUNS)
+    spread = np.std([99.5, 99.55, 99.45, 99.5], ddof=1)
+    assert one.mean == pytest.approx(-0.3) and one.high - one.low == pytest.approx(
+        2 * 3.182446 * spread * math.sqrt(1.25)
+    )
+    collapsed = marks.difference(made_up_runs([1_135] * 5), STEP_3_RUNS)
+    assert not collapsed.has_interval and collapsed.mean < -80
+
+
+def terms(**changes):
+    given = Terms(STEP_3, rubric.read(), (11, 22), "MNIST", STEP_3_RUNS, "Step 3 (15 epochs, 4 recorded seeds)", True)
+    return replace(given, **changes)
+
+
+LOOK = {
+    "parameters": 7_000,
+    "table": [
+        {
+            "name": "Conv2d<i>",
+            "output_shape": [8, 26, 26],
+            "kernel": 3,
+            "stride": 1,
+            "jump": 1,
+            "receptive_field": 3,
+            "parameters": 88,
+        }
+    ],
+    "ingredients": {
+        "batch_norm": 6,
+        "global_average": True,
+        "dropout": [],
+        "convolutions": 6,
+        "capacity_layer": True,
+    },
+    "warnings": [
+        {"rule": "x", "what": "<u>bad</u>", "where": "fc", "section": "Step 1", "harmless": False},
+        {"rule": "y", "what": "fine", "where": "", "section": "", "harmless": True},
+    ],
+}
+
+
+def made_up_grade(name="a", correct=(9_950, 9_960), failures=(), parameters=7_000, look=LOOK, claims=None, **changes):
+    """A grade of runs that nobody ran: each is right on so many images in all of its 15 epochs."""
+    results = []
+    for seed, count in zip((11, 22), correct):
+        result = Result(name, "key", seed, "bubblewrap", 15.0, dataset="MNIST", train_images=60_000, test_images=10_000)
+        result.failures, result.look, result.output = list(failures), look, "printed </pre><script>"
+        if count:
+            result.parameters, result.test_correct = parameters, [count] * 15
+            result.mistakes = [[number, 3, 5] for number in range(10_000 - count)][:30]
+            result.measured = {"agreement": 99.6, "initial": 10.0, "shuffled": 12.0}
+            result.learning_rate = result.train_loss = result.seconds = [0.1] * 15
+            result.train_correct, result.final_train_correct = [59_000] * 15, 59_500
+        results.append(result)
+    return Grade(Submission(name, claims=claims or {}), STEP_3, terms(**changes), results)
+
+
+def test_a_grade_adds_up_what_the_harness_counted():
+    grade = made_up_grade(correct=(9_950, 9_930))
+    cells = grade.cells()
+    assert cells["consistent"] == "1 of 2" and cells["mean"] == "99.400" and cells["worst"] == "99.30"
+    assert cells["budget met"] == "yes" and cells["points"] == "70" and cells["what failed"] == ""
+    assert float(cells["low"]) < float(cells["difference to Step 3"]) == -0.1 < float(cells["high"])
+
+
+def test_rules_cost_all_points_and_a_run_that_did_not_end_those_of_the_means():
+    assert made_up_grade(failures=[Failure("rules", "it cheats")]).total == 0
+    half = made_up_grade(correct=(9_950, 0))
+    half.results[1].failures.append(Failure("run", "the loss is nan"))
+    assert half.consistent == 1 and half.total == 20 + 20
+    assert why(half) == ["run 2: the loss is nan"]
+    nothing = made_up_grade(correct=(0, 0))
+    assert nothing.total == 0 and nothing.cells()["mean"] == ""
+
+
+def test_a_formula_is_no_name_in_a_spreadsheet():
+    lines = grading.as_csv([made_up_grade("=1+1"), made_up_grade("b\r\nc", correct=(9_899, 9_901))]).splitlines()
+    assert len(lines) == 3 and lines[1].startswith("'=1+1,") and lines[2].startswith("b  c,")
+    assert ",-0.500," in lines[2]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Pages
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def many(sample):
+    """Test images enough for the mistakes of made-up runs."""
+    return utils.Digits(sample[1].images, sample[1].labels, "MNIST")
+
+
+def test_pages_escape_what_comes_from_a_submission_and_hide_the_seeds(many):
+    failed = [Failure("run", "<img src=x onerror=alert(1)>")]
+    page = pages.student_page(
+        made_up_grade("<b>$x$", failures=failed, claims={"mean": 99.9, "parameters": 6_000}), many
+    )
+    for text in ("<b>$", "<script", "<img src=x", "<u>", "Conv2d<i>"):
+        assert text not in page
+    assert "&lt;b&gt;$x$" in page and "&lt;img src=x onerror=alert(1)&gt;" in page and "Step 1" in page
+    assert page.count("data:image/png;base64,") == 2 and "http" not in page.replace("http-equiv", "")
+    assert ">11<" not in page and ">22<" not in page and "seed 11" not in page
+    assert "99.90" in page and "99.55" in page and "7,000" in page
+
+
+def test_a_submission_without_runs_has_a_page_too(many):
+    grade = Grade(Submission("a", trouble="net.py is not Python"), STEP_3, terms(), [])
+    page = pages.student_page(grade, many)
+    assert "net.py is not Python" in page and "Points: 0 of 100" in page and "data:image" not in page
+
+
+def test_what_a_process_says_of_its_network_is_read_or_left_out(many):
+    assert made_up_grade(look={"table": "x" * 10}).looked.errors == ["What the network is could not be read."]
+    grade = made_up_grade(look={"parameters": 10**20})
+    assert "could not be read" in pages.student_page(grade, many)
+    assert [warned.what for warned in made_up_grade().mistakes] == ["<u>bad</u>"]
+
+
+def test_the_class_page_lists_all_and_draws_them():
+    grades = [made_up_grade("anna"), made_up_grade("<b>", correct=(1_135, 1_135)), made_up_grade("x", correct=(0, 0))]
+    page = pages.class_page(grades, [submissions.Skipped("<i>.txt", "is nothing")])
+    assert 'href="anna.html"' in page and 'href="%3Cb%3E.html"' in page and "&lt;i&gt;.txt is nothing" in page
+    assert "<b>" not in page and "<i>." not in page and page.count("data:image/png;base64,") == 1
+    figure = pages.draw_class(grades[:2])
+    marked = [
+        line.get_marker() for line in figure.axes[0].lines if line.get_marker() in "ov" and len(line.get_xdata()) == 1
+    ]
+    assert marked == ["o", "v"]
+
+
+def test_ablations_that_disagree_are_named_and_those_that_agree_are_not():
+    without = {**LOOK, "ingredients": {**LOOK["ingredients"], "batch_norm": 0}}
+    better = [
+        made_up_grade("with", correct=(9_900, 9_901)),
+        made_up_grade("without", correct=(9_950, 9_951), look=without),
+    ]
+    found = [one for one in pages.disagreements(better) if one.startswith("with ")]
+    assert len(found) == 1 and found[0].startswith("with has batch norm, without has not: -0.50 ")
+    worse = [
+        made_up_grade("with", correct=(9_950, 9_951)),
+        made_up_grade("without", correct=(9_900, 9_901), look=without),
+    ]
+    assert list(pages.disagreements(worse)) == []
+    cheats = [*better[:1], made_up_grade("without", (9_950, 9_951), [Failure("rules", "no")], look=without)]
+    assert not [one for one in pages.disagreements(cheats) if "without" in one]
+
+
+def test_the_recorded_runs_are_those_of_the_class_s_recipe_where_there_are_such():
+    runs, called, alike = grading.step3_with(STEP_3)
+    assert len(runs) >= 20 and called.startswith("Step 3 (15 epochs") and alike
+    runs, called, alike = grading.step3_with(replace(STEP_3, epochs=8, step_size=3, plain_epochs=2))
+    assert len(runs) >= 10 and "this recipe (8 epochs" in called and alike
+    assert grading.step3_with(replace(STEP_3, epochs=7))[1:] == (grading.step3_with(STEP_3)[1], False)
