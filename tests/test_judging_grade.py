@@ -46,10 +46,11 @@ SHORT = "epochs: 1\nplain_epochs: 0\naugmentation: {}\n"
 class InThisProcess:
     """A stand-in for the sandbox that limits nothing: quick, for code that the tests have written."""
 
-    isolation = "none"
-
     def __init__(self) -> None:
         self.phases: list[str] = []
+
+    def describe(self) -> str:
+        return "none"
 
     def run(self, arguments: list[str], folder: Path, reads: list[Path], limits: Limits) -> Outcome:
         assert arguments[:2] == ["-m", "lab.judging.worker"] and all(path.exists() for path in reads)
@@ -642,7 +643,7 @@ def test_differences_are_welchs_and_one_seed_borrows_the_spread_of_the_others():
 
 
 def terms(**changes):
-    given = Terms(STEP_3, rubric.read(), (11, 22), "MNIST", STEP_3_RUNS, "Step 3 (15 epochs, 4 recorded seeds)", True)
+    given = Terms(STEP_3, rubric.read(), (11, 22), "MNIST", STEP_3_RUNS, "Step 3, 15 epochs", True)
     return replace(given, **changes)
 
 
@@ -781,7 +782,7 @@ def test_ablations_that_disagree_are_named_and_those_that_agree_are_not():
 
 def test_the_recorded_runs_are_those_of_the_class_s_recipe_where_there_are_such():
     runs, called, alike = grading.step3_with(STEP_3)
-    assert len(runs) >= 20 and called.startswith("Step 3 (15 epochs") and alike
+    assert len(runs) >= 20 and called == "Step 3, 15 epochs" and alike
     runs, called, alike = grading.step3_with(replace(STEP_3, epochs=8, step_size=3, plain_epochs=2))
-    assert len(runs) >= 10 and "this recipe (8 epochs" in called and alike
+    assert len(runs) >= 10 and "this recipe, 8 epochs" in called and alike
     assert grading.step3_with(replace(STEP_3, epochs=7))[1:] == (grading.step3_with(STEP_3)[1], False)

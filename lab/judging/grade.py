@@ -65,7 +65,7 @@ def step3_with(recipe: Recipe) -> tuple[Runs, str, bool]:
         found = [records.read(path).history for path in sorted(RECORDS.glob(f"{one.hash}.seed*.json"))]
         if found:
             runs = {run.seed: run for run in sorted(found, key=lambda run: run.seed)}
-            return runs, f"{what} ({one.epochs} epochs, {len(found)} recorded seeds)", one is like
+            return runs, f"{what}, {one.epochs} epochs", one is like
     return {}, "", False
 
 
@@ -142,7 +142,7 @@ def grade(
     terms = Terms(chosen, points_by, draw_seeds(hidden, seeds), train.dataset, recorded, against, alike)
     grades = [_begin(submission, terms) for submission in handed_in]
     with tempfile.TemporaryDirectory(prefix="grade", ignore_cleanup_errors=True) as scratch:
-        harness = Harness(train, test, hidden, sandbox, Path(scratch), minutes)
+        harness = Harness(train, test, hidden, sandbox, sandbox.describe(), Path(scratch), minutes)
         _Class(harness, terms, grades, out / "runs", require_sandbox).run_all(jobs or cores())
     _write(out, grades, skipped, test)
     return grades
@@ -222,7 +222,7 @@ class _Class:
             return self.harness.run(grade.submission, grade.recipe, seed)
         except Exception as error:  # noqa: BLE001
             key = grade.submission.hash_with(grade.recipe)
-            result = Result(grade.name, key, seed, self.harness.sandbox.isolation, self.harness.minutes)
+            result = Result(grade.name, key, seed, self.harness.isolation, self.harness.minutes)
             result.failures.append(
                 Failure("run", f"it could not be graded: {type(error).__name__}: {one_line(str(error))}")
             )
@@ -240,7 +240,7 @@ class _Class:
         here = (self.harness.train.dataset, len(self.harness.train), len(self.harness.test))
         other_data = (result.dataset, result.train_images, result.test_images) != here
         has_more_time = result.stopped and result.minutes < self.harness.minutes
-        unsafe = self.require_sandbox and result.isolation != self.harness.sandbox.isolation
+        unsafe = self.require_sandbox and result.isolation != self.harness.isolation
         return None if other_data or has_more_time or unsafe else result
 
     def _sentence(self, grade: Grade, result: Result) -> str:

@@ -174,6 +174,7 @@ class Harness:
     """Runs submissions on its own data, with its own recipe, loop, seeds and counting.
 
     secret: decides the order of the test images and how the moved ones are moved
+    isolation: what the sandbox is made of on this machine
     scratch: a folder for what lasts as long as a run
     """
 
@@ -181,12 +182,13 @@ class Harness:
     test: utils.Digits
     secret: bytes
     sandbox: Sandbox
+    isolation: str
     scratch: Path
     minutes: float
 
     def run(self, submission: Submission, recipe: Recipe, seed: int) -> Result:
         """Train and test a submission from a seed. What fails is in the result; nothing is raised for it."""
-        result = Result(submission.name, submission.hash_with(recipe), seed, self.sandbox.isolation, self.minutes)
+        result = Result(submission.name, submission.hash_with(recipe), seed, self.isolation, self.minutes)
         result.dataset, result.train_images, result.test_images = self.train.dataset, len(self.train), len(self.test)
         place = Path(tempfile.mkdtemp(dir=self.scratch, prefix="run"))
         try:

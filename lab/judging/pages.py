@@ -97,7 +97,7 @@ def _facts(grade: Grade) -> Iterator[tuple[str, str]]:
     if grade.difference:
         spread = "" if len(grade.runs) > 1 else "; one run, whose spread is taken to be that of the recorded ones"
         why = f"{grade.difference} points, not paired, 95 % interval{spread}"
-        yield f"difference to {grade.terms.against}", why
+        yield f"difference to {grade.terms.against}", f"{why}; {len(grade.terms.recorded)} recorded seeds"
     measured = [result.measured for result in grade.ended if result.measured]
     if measured:
         agreement = min(one.get("agreement", 0.0) for one in measured)
@@ -156,7 +156,8 @@ def class_page(grades: Sequence[Grade], skipped: Sequence[Skipped]) -> str:
     ]
     if terms.against:
         interval = "Welch's 95 % interval" if len(terms.seeds) > 1 else "a 95 % interval with the spread of its seeds"
-        notes.append(f"The difference is to {terms.against}, in points, with {interval}; the seeds are not paired.")
+        recorded = f"{len(terms.recorded)} recorded seeds of {terms.against}"
+        notes.append(f"The difference is to {recorded}, in points, with {interval}; the seeds are not paired.")
     rows = [grade.cells() for grade in grades]
     if terms.why_not_judged:
         rows = [{**row, "consistent": "not judged"} for row in rows]

@@ -238,7 +238,7 @@ def train(job: Mapping[str, Any]) -> dict[str, object]:
     snapshot = Snapshot()
     make = find(job["code"])
     looked = looking.look(make, "Net").as_dict()
-    changed = [f"{name} (by the time that it was imported and looked at)" for name in snapshot.changed()]
+    changed = snapshot.changed()  # and at the end again: what was changed may be put back
     # from here on, the calls and their order are those of lab.runs.train.run
     train_loader = utils.Loader(digits, recipe.batch_size, training.make_transform(recipe, training=True), shuffle=True)
     measured_loader = utils.Loader(digits[:MEASURED], 1_000, training.make_transform(recipe))
@@ -267,7 +267,7 @@ def train(job: Mapping[str, Any]) -> dict[str, object]:
         after_epoch=keep,
         show=False,
     )
-    changed += [name for name in snapshot.changed() if not any(one.startswith(f"{name} ") for one in changed)]
+    changed += [name for name in snapshot.changed() if name not in changed]
     intact = all(np.array_equal(getattr(digits, name).numpy(), arrays[name]) for name in ("images", "labels"))
     return {
         "look": looked,
