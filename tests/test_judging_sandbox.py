@@ -38,13 +38,16 @@ needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="asks Linux")
 
 def make(name: str) -> Sandbox:
     if name == "bubblewrap" and (problem := sandboxes.bubblewrap_problem()):
-        note(f"not tested: {problem}")
+        note_once(f"not run: tests of the sandbox in bubblewrap: {problem}")
         pytest.skip(problem)
     sandbox = Sandbox("bubblewrap" if name == "bubblewrap" else "process limits")
     sandbox._layers = ISOLATIONS[name]
     if name == "kernel" and landlock_version() < 6:
         pytest.skip("Landlock restricts signals since its version 6")
     return sandbox
+
+
+note_once = functools.cache(note)
 
 
 @functools.cache

@@ -221,17 +221,18 @@ def _system() -> list[Path]:
     """The interpreter, its packages, and system libraries."""
     prefixes = [sys.prefix, sys.exec_prefix, sys.base_prefix, sys.base_exec_prefix]
     packages = [site.getusersitepackages()] if site.ENABLE_USER_SITE else []
-    paths = [Path(path) for path in (*SYSTEM, *prefixes, *packages, *_library_folders())]
-    unique = [path for path in dict.fromkeys(paths) if path.exists()]
-    return [path for path in unique if not any(other in path.parents for other in unique)]
+    paths = [path for path in map(Path, dict.fromkeys([*SYSTEM, *prefixes, *packages])) if path.exists()]
+    real = [path.resolve() for path in paths]
+    paths += [folder for folder in _library_folders() if not any(folder.is_relative_to(path) for path in real)]
+    return [path for path in paths if not any(other in path.parents for other in paths)]
 
 
-def _library_folders() -> list[str]:
+def _library_folders() -> list[Path]:
     """Where this process has its shared libraries from, which may be outside the system's folders (Nix, modules)."""
     maps = Path("/proc/self/maps")
     lines = maps.read_text().splitlines() if maps.exists() else []
     folders = {Path(line.split(maxsplit=5)[-1]).parent for line in lines if ".so" in line}
-    return sorted(str(folder) for folder in folders if folder.name.startswith("lib"))
+    return sorted(folder for folder in folders if folder.name.startswith("lib"))
 
 
 def _code() -> list[Path]:
