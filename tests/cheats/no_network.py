@@ -1,0 +1,5 @@
+"""A function, and no class."""
+
+
+def accuracy():
+    return 99.99

@@ -1,0 +1,8 @@
+"""A recipe that runs a command when it is read."""
+
+from models import Model_1
+
+
+class Net(Model_1):
+    def __init__(self):
+        super().__init__((4, 8, 8), gap=True)
