@@ -380,9 +380,9 @@ def _said(folder: Path, kind: type[Report]) -> Report:
         return kind.model_validate_json(checks.read_file(folder / worker.REPORT, MOST_REPORT))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"]))
+        where = "".join(f"{part}: " for part in first["loc"])
         raise Broken(
-            "rules", f"its process left a report that is none of the harness's: {where}: {first['msg']}"
+            "rules", f"its process left a report that is none of the harness's: {where}{first['msg']}"
         ) from None
     except (ValueError, RecursionError) as error:
         raise Broken("run", f"its process ended without a result: {error}") from None
