@@ -290,6 +290,18 @@ RULES = {
         + "        return super().forward(x)\n",
         "its weights changed outside of the training steps, 3 times",
     ),
+    "hooks_gradients": (
+        NET + "        self.readout[-1].bias.register_post_accumulate_grad_hook(lambda bias: print())\n",
+        "it hooks into the training steps",
+    ),
+    "hooks_steps": (
+        NET
+        + "    def forward(self, x):\n        import gc, torch\n"
+        + "        for one in gc.get_objects():\n            if isinstance(one, torch.optim.SGD) and self.training:\n"
+        + "                one.register_step_pre_hook(lambda *_: self.readout[-1].bias.data.add_(1))\n"
+        + "        return super().forward(x)\n",
+        "it hooks into the training steps",
+    ),
     "adapts": (
         NET
         + "    def forward(self, x):\n        import torch\n        if not torch.is_grad_enabled() and len(x) == 200:\n"

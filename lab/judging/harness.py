@@ -140,6 +140,7 @@ class _Trained(_Report):
     shared: dict[Words, Words]
     steps: Count
     moved: Count
+    hooks: Count
     changed: Annotated[list[Words], Field(max_length=5_000)]
     images_intact: bool
     environment: dict[Words, Words | Count]
@@ -315,6 +316,8 @@ class _Run:
             raise Broken("rules", f"it trained for {said.steps:,} steps, expected the recipe's {steps:,}")
         if said.moved:
             raise Broken("rules", f"its weights changed outside of the training steps, {said.moved:,} times")
+        if said.hooks:
+            raise Broken("rules", "it hooks into the training steps, or into the gradients of its parameters")
         if not said.images_intact:
             raise Broken("rules", "it changed the training images or the recipe in memory")
         if not np.allclose(said.learning_rate, rates(self.recipe), rtol=1e-6) or not (
