@@ -29,14 +29,17 @@ test: .venv/ready-to-test  ## lint, types, the notebooks under nbval with a shor
 	$(BIN)/mypy
 	@$(BIN)/python tests/browser.py
 	SESSION7_SHORT=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q $(PARALLEL) -p tests.needs_mnist --nbval $(NOTEBOOKS)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q $(PARALLEL) tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q $(PARALLEL) -m "not slow" tests
 	@cat $(NOTES) 2> /dev/null || echo "everything was tested"
 
-verify: .venv/ready-to-test  ## the notebooks under nbval with full training, then every claim against that run
+verify: .venv/ready-to-test  ## the notebooks with full training, every claim against that run, slow tests, all cheats
 	SESSION7_DATASET=mnist $(BIN)/python -m lab data
 	rm -rf runs
 	$(BIN)/python -m pytest -v --nbval $(NOTEBOOKS)
-	$(BIN)/python -m pytest -v tests/verify_claims.py tests/verify_cheats.py tests/verify_class.py
+	$(BIN)/python -m pytest -v tests/verify_claims.py
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q $(PARALLEL) -m slow tests
+	$(BIN)/python -m pytest -v tests/verify_cheats.py
+	SESSION7_DATASET=sample $(BIN)/python -m pytest -v tests/verify_class.py
 
 notebooks: .venv/ready  ## execute the notebooks in place, for whoever changes them
 	$(BIN)/python -m lab notebooks . $(STEPS) lab/Peers lab/Answers lab/Your_Network

@@ -417,6 +417,7 @@ def test_a_full_queue_returns_503(tmp_path, sample):
         assert server.client.post("predict", content=large).status_code == 200
 
 
+@pytest.mark.slow
 def test_ten_thousand_corrupt_pictures_are_refused_and_leak_no_memory(server, seven, sample):
     """PNG and JPEG, truncated and with changed bytes: the status is 200, 413, 415 or 422, and memory does not grow."""
     rng = random.Random(0)

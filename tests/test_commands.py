@@ -29,12 +29,12 @@ MAY_IMPORT = {
     "models": set(),
     "utils": set(),
     "app": {"app"},
-    "lab": set(),
+    "lab": {"lab.judging"},  # whose two functions it offers
     "lab.evidence": {"lab.evidence", "utils"},
     "lab.runs": {"lab.runs", "lab.evidence", "utils", "models"},
     "lab.systems": {"lab.systems", "lab.runs", "lab.evidence", "utils", "models"},
-    "lab.judge": {"lab.judge", "lab.runs", "lab.evidence", "utils", "models"},
-    "lab.reports": {"lab.reports", "lab.judge", "lab.systems", "lab.runs", "lab.evidence", "utils", "models"},
+    "lab.judging": {"lab.judging", "lab.systems", "lab.runs", "lab.evidence", "utils", "models"},
+    "lab.reports": {"lab.reports", "lab.judging", "lab.systems", "lab.runs", "lab.evidence", "utils", "models"},
 }
 OF_THE_APP = {"app.digit", "app.network"}  # what reports may import
 
@@ -227,7 +227,7 @@ def test_help_of_a_study_names_the_studies(monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        ("", "no command is given, expected one of list, train,"),
+        ("", "no command is given, expected one of list, judge, grade, train,"),
         ("lits", "there is no command 'lits', the nearest is 'list', expected one of"),
         ("list --upate", "list does not take 'upate', the nearest is '--update': see `python -m lab list --help`"),
         ("data again", "data does not take 'again': see `python -m lab data --help`"),

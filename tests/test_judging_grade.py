@@ -290,6 +290,18 @@ RULES = {
         + "        return super().forward(x)\n",
         "its weights changed outside of the training steps, 3 times",
     ),
+    "hooks_gradients": (
+        NET + "        self.readout[-1].bias.register_post_accumulate_grad_hook(lambda bias: print())\n",
+        "it hooks into the training steps",
+    ),
+    "hooks_steps": (
+        NET
+        + "    def forward(self, x):\n        import gc, torch\n"
+        + "        for one in gc.get_objects():\n            if type(one) is torch.optim.SGD and self.training:\n"
+        + "                one.register_step_pre_hook(lambda *_: self.readout[-1].bias.data.add_(1))\n"
+        + "        return super().forward(x)\n",
+        "it hooks into the training steps",
+    ),
     "adapts": (
         NET
         + "    def forward(self, x):\n        import torch\n        if not torch.is_grad_enabled() and len(x) == 200:\n"
@@ -306,7 +318,7 @@ RULES = {
         "returns a Number, expected a plain tensor",
     ),
     "hides": (NET + "    def state_dict(self, *a, **k):\n        return {}\n", "Net has a state_dict of its own"),
-    "raises": (NET + "    def forward(self, x):\n        raise KeyError('no')\n", "KeyError: 'no' (net.py, line 8)"),
+    "raises": (NET + "    def forward(self, x):\n        raise OSError('\x1b[2J')\n", "OSError: ?[2J (net.py, line 8)"),
     "leaves": ("import os, sys\nsys.exit(0)\n", "net.py cannot be imported: SystemExit"),
 }
 
@@ -504,6 +516,7 @@ def test_grading_goes_on_where_it_stopped_and_repeats_what_changed(graded, tmp_p
     kept = sorted((tmp_path / "out" / "runs").iterdir())
     kept[0].unlink()
     kept[1].write_text("{")  # torn
+    (tmp_path / "out" / "unfinished_by_a_killed_command").mkdir()
     sandbox = InThisProcess()
     again = graded({}, seeds=2, sandbox=sandbox)
     assert len(sandbox.phases) == 2 * 3

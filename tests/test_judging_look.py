@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import models
+from lab.judging import advice
 from lab.judging.look import look
 from lab.runs import networks
 from models import Model_1, Model_2
@@ -30,10 +31,6 @@ def found(make) -> dict[str, str]:
     seen = look(make, "Net")
     assert seen.errors == []
     return {finding.rule: f"{finding.where}: {finding.what}" for finding in seen.warnings}
-
-
-def errors(make) -> list[str]:
-    return look(make, "Net").errors
 
 
 def network_of(forward, **layers: nn.Module) -> nn.Module:
@@ -380,6 +377,22 @@ def loses_the_image(self, x):
     return self.fc(0 * self.body(x).mean((2, 3)))
 
 
+def deep(*between: nn.Module) -> nn.Module:
+    blocks = [nn.Sequential(nn.Conv2d(8, 8, 3, padding=1), *between, nn.ReLU()) for _ in range(12)]
+    end = (nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10))
+    return nn.Sequential(nn.Conv2d(1, 8, 20), nn.ReLU(), *blocks, *end)
+
+
+def skips(chance: float) -> nn.Module:
+    def forward(self, x):
+        x = self.body(x)
+        if torch.rand(()) >= chance:
+            x = x + F.relu(self.sometimes(x))
+        return self.fc(x.mean((2, 3)))
+
+    return network_of(forward, body=body(), sometimes=nn.Conv2d(6, 6, 3, padding=1), fc=nn.Linear(6, 10))
+
+
 def seeds_itself() -> nn.Module:
     features = body()
     torch.manual_seed(7)
@@ -459,6 +472,7 @@ MISTAKES = [
     ("never_runs", lambda: unused(nn.Sequential(nn.ReLU(), nn.Conv2d(1, 1, 3))), sound, "spare (Sequential)"),
     ("no_gradient", lambda: drops(detaches), sound, "body.0.weight; "),
     ("no_gradient", lambda: unused(nn.ParameterList([torch.ones(3)])), sound, "spare.0: No gradient reaches"),
+    ("never_runs", lambda: skips(1.0), lambda: skips(0.5), "sometimes (Conv2d)"),
     ("not_registered", lambda: kept_in(list), lambda: kept_in(nn.ModuleList), "70 weights are not registered"),
     ("not_registered", lambda: drops(makes_a_layer), sound, "makes a layer anew for each batch, with 110 random"),
     (
@@ -498,6 +512,7 @@ MISTAKES = [
     ("nan", lambda: drops(takes_the_log), sound, "returns NaN"),
     ("nan", lambda: drops(takes_a_root), sound, "Gradients are NaN"),
     ("same_for_all", lambda: drops(loses_the_image), sound, "the same logits"),
+    ("fading", deep, lambda: deep(nn.BatchNorm2d(8)), "less than 0.1% of their size"),
     ("seed", lambda: ONE, sound, "hand over its class"),
     ("seed", seeds_itself_first, sound, "Does the constructor set a seed"),
     ("seed", seeds_itself, sound, "The constructor sets a seed of its own"),
@@ -510,7 +525,7 @@ MISTAKES = [
     ("seed", lambda: sound(*[nn.Linear(10, 10)] * int(torch.rand(()) > 0.6)), sound, "build different networks"),
     ("twins", lambda: filled(0.1), lambda: filled(None), "its units compute the same"),
     ("prints", lambda: drops(prints), sound, "of test_judging_look.py: forward prints"),
-    ("python_warns", lambda: drops(log_softmax_without_dim), sound, "PyTorch warns: Implicit dimension choice"),
+    ("python_warns", lambda: drops(log_softmax_without_dim), sound, "Python warns: Implicit dimension choice"),
 ]
 
 
@@ -523,7 +538,7 @@ def test_a_mistake_is_found_where_it_is_and_only_there(rule, bad, good, says):
 def test_every_rule_is_provoked_and_names_a_section_that_the_notebooks_have():
     source = (ROOM / "advice.py").read_text()
     rules = set(re.findall(r'Finding\(\s*"(\w+)"', source))
-    assert rules == {rule for rule, *_ in MISTAKES}
+    assert rules == {rule for rule, *_ in MISTAKES} | {"not_applied"}
     headings = set()
     for step in (1, 2, 3):
         cells = json.loads((ROOT / f"Session7_Step{step}.ipynb").read_text())["cells"]
@@ -534,6 +549,16 @@ def test_every_rule_is_provoked_and_names_a_section_that_the_notebooks_have():
         }
     named = re.findall(r"Step \d, (?:section|exercise) \w+", source)
     assert len(named) > len(rules) and set(named) <= headings
+
+
+def test_a_rule_that_fails_on_a_network_spares_it_and_stops_no_other(monkeypatch):
+    def stumbles(seen):
+        raise IndexError
+
+    monkeypatch.setattr(advice, "RULES", (stumbles, advice.over_budget))
+    seen = look(lambda: wide(11), "Net")
+    assert [(finding.rule, finding.harmless) for finding in seen.warnings] == [("budget", False), ("not_applied", True)]
+    assert "stumbles" in str(seen) and not seen.errors
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -635,6 +660,7 @@ def rows_of_a_view(self, x):
         (lambda: computes(trips_in_training), "In training mode, the network raises IndexError at line .*"),
         (lambda: computes(in_place), "loss.backward.. raises RuntimeError: .* destroyed what backward needs."),
         (lambda: sound().requires_grad_(False), "The network has no trainable parameters."),
+        (lambda: nn.Sequential(nn.LazyLinear(10), nn.Linear(8, 10)), ".* gets 10 features and was made for 8."),
         (lambda: wide(8).double(), "The network raises RuntimeError: .* same dtype.*"),
     ],
 )
@@ -698,6 +724,15 @@ def test_a_global_average_is_recognized_in_every_style():
     assert not averages(lambda self, x: self.fc(self.body(x).amax((2, 3))))
     assert not averages(lambda self, x: self.fc(F.avg_pool2d(self.body(x), 2)[:, :, 0, 0]))
     assert not look(Excited, "Net").ingredients.global_average
+
+
+def test_of_several_branches_the_field_is_that_of_the_one_that_sees_most():
+    def forward(self, x):
+        deep, flat = self.body(x), F.relu(self.flat(x))
+        return self.fc(torch.cat([deep.mean((2, 3)), flat.mean((2, 3))], 1))
+
+    seen = look(lambda: network_of(forward, body=body(), flat=nn.Conv2d(1, 4, 3), fc=nn.Linear(10, 10)), "Net")
+    assert (seen.receptive_field, seen.last_map) == (22, (6, 4, 4)) and not seen.warnings
 
 
 def test_everything_else_is_shown_where_there_is_no_layer_table():
@@ -764,6 +799,34 @@ def test_generators_threads_and_dtype_stay_as_they_were(make):
     look(make, "Net")
     assert generators() == before
     assert torch.get_num_threads() == threads and torch.get_default_dtype() == torch.float32
+
+
+def test_a_network_that_runs_on_a_gpu_alone_is_looked_at_there(monkeypatch):
+    """As far as a machine without one can tell: a stand-in for the GPU, and what it was told."""
+    seeds = []
+
+    def forward(self, x):
+        if not self.on_gpu:
+            raise RuntimeError("Expected all tensors to be on the same device")
+        return self.net(x)
+
+    def make():
+        network = network_of(forward, net=sound())
+        network.on_gpu = False
+        return network
+
+    def cuda(network):
+        network.on_gpu = True
+        return network
+
+    assert "on the same device" in look(make, "Net").errors[0]
+    torch.manual_seed(34)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeds.append)
+    monkeypatch.setattr(nn.Module, "cuda", cuda)
+    monkeypatch.setattr(torch.Tensor, "cuda", lambda tensor: tensor)
+    assert found(make) == {}
+    assert seeds == [0, 0, 1, 34]
 
 
 def test_a_network_that_was_built_before_stays_as_it_was():

@@ -544,7 +544,7 @@ def test_a_short_run_takes_two_epochs_and_few_images(many, monkeypatch):
     plain = []
     fit = utils.fit
     monkeypatch.setattr(utils, "fit", lambda *rest, **more: plain.append(more["plain_epochs"]) or fit(*rest, **more))
-    history, _, tested = short_run(monkeypatch, replace(LENET, epochs=5, plain_epochs=3, batch_size=500))
+    history, _, tested, _ = short_run(monkeypatch, replace(LENET, epochs=5, plain_epochs=3, batch_size=500))
     assert (len(history), history.train_images, history.test_images) == (2, 2_000, 1_000)
     assert plain == [1] and tested.images == 1_000
 

@@ -415,8 +415,10 @@ def draw_frontier(recorded: Recorded) -> Figure:
     return figure
 
 
-def frontier_on(axes: Axes, recorded: Recorded, names: bool = True) -> None:
-    """Draw accuracy against parameters, without title and legend; `names` are those of the authors of other networks."""
+def frontier_on(axes: Axes, recorded: Recorded, whose: str = "ours", names: bool = True) -> None:
+    """Draw accuracy against parameters, without title and legend: the recorded networks, which are `whose`, and those of
+    others, with the `names` of their authors.
+    """
     blank = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
     for name, parameters, reported, side in PUBLISHED:
         axes.plot([parameters] * 2, [min(reported), max(reported)], color="tab:gray", linewidth=1)
@@ -440,7 +442,7 @@ def frontier_on(axes: Axes, recorded: Recorded, names: bool = True) -> None:
         fmt="o-",
         capsize=3,
         color=utils.TEST_COLOR,
-        label="ours: mean and range of the last five epochs, all seeds",
+        label=f"{whose}: mean and range of the last five epochs, all seeds",
     )
     axes.plot([], [], "x", color="tab:gray", label="as others report: single runs, last epochs (range) or best epoch")
     axes.axhline(utils.TARGET_PERCENT, color="black", linestyle="--", linewidth=1)

@@ -279,7 +279,7 @@ def _draw_curves(axes: Axes, card: Card) -> None:
 
 def _draw_frontier(axes: Axes, card: Card) -> None:
     """Accuracy against parameters: the recorded networks, and this one."""
-    figures.frontier_on(axes, records.load_study("frontier"), names=False)
+    figures.frontier_on(axes, records.load_study("frontier"), whose="recorded", names=False)
     means = [run.mean_last_five for run in card.runs.values()]
     mean = sum(means) / len(means)
     low, _ = axes.get_ylim()

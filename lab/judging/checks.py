@@ -149,13 +149,16 @@ def shuffled(weights: Arrays, draw: np.random.Generator) -> dict[str, np.ndarray
 # Answers
 # ---------------------------------------------------------------------------------------------------------------------
 
-# Percent that are right without having learned.
+# Percent that are right without having learned. Measured: a linear layer, an MLP, LeNet, a network of 1,450 parameters, Model_1
+# and Step 3's, with initial and with shuffled weights: at most 11.8 on MNIST, and 13.5 on the sample.
 MOST_UNLEARNED = 50.0
 # Images that all networks agree on that have not learned, and on most of which they are right.
 MOST_KNOWN = 10
 # A table of images answers right where it knows the image, and not where that is moved. Mistakes that only the moved images
 # cause may be more than those that only the images themselves cause, by so many standard errors and percent of the images,
-# and by this share of all mistakes, since a network that has learned little is sensitive to all kinds of things.
+# and by this share of all mistakes, since a network that has learned little is sensitive to all kinds of things. Measured on
+# MNIST after 2 or 3 epochs, with what is allowed: Step 3's network 0.0 of 0.7 (at 98.9 %), LeNet 0.2 of 0.9 (at 98.2 %), a
+# linear layer 0.4 of 3.1 (at 90.9 %); on the sample, where luck is three times as large, 4 of 17 (at 56 %).
 MOST_ERRORS, MOST_PERCENT, MOST_OF_MISTAKES = 4.0, 0.15, 0.25
 
 

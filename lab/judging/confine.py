@@ -43,6 +43,7 @@ def main() -> None:
     """Confine, then run."""
     del sys.path[0]  # this script's folder: its modules are imported as lab.judging's
     settings, arguments = Settings(**json.loads(sys.argv[1])), sys.argv[2:]
+    os.chdir(settings.folder)
     limit_resources(settings)
     if settings.layers:
         os.environ["SANDBOX_LAYERS"] = ", ".join(give_up(settings))
@@ -86,6 +87,7 @@ def give_up(settings: Settings) -> list[str]:
             layers.append("no network")
         if "user" in settings.layers and os.geteuid() == 0:
             layers.append(become_nobody(settings))
+            _prctl(_PR_SET_DUMPABLE, 1)  # changing users took it: the watcher looks into /proc
         _end_with_supervisor()
         _prctl(_PR_SET_NO_NEW_PRIVS, 1)  # programs with the setuid bit run without it
         if "landlock" in settings.layers and (version := landlock(settings)):
@@ -97,7 +99,7 @@ def give_up(settings: Settings) -> list[str]:
 
 
 _libc = ctypes.CDLL(None, use_errno=True)
-_PR_SET_PDEATHSIG, _PR_SET_KEEPCAPS, _PR_SET_NO_NEW_PRIVS = 1, 8, 38
+_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_KEEPCAPS, _PR_SET_NO_NEW_PRIVS = 1, 4, 8, 38
 
 
 def _succeed(result: int, what: str) -> int:
@@ -251,6 +253,7 @@ _REFUSED = {
     "resource.prlimit": "other limits",
 }
 _CHANGES = {  # events whose arguments begin with so many paths that are changed
+    "sqlite3.connect": 1,
     **dict.fromkeys(("os.remove", "os.rmdir", "os.mkdir", "os.truncate", "os.chmod", "os.chown", "os.utime"), 1),
     **dict.fromkeys(("os.rename", "os.link"), 2),
 }

@@ -6,6 +6,7 @@ import io
 import os
 import queue
 import secrets
+import shutil
 import tempfile
 import threading
 from collections.abc import Iterable, Sequence
@@ -32,6 +33,7 @@ from lab.runs.study import cores
 
 STEPS = {"step1": STEP_1, "step2": STEP_2, "step3": STEP_3}
 OUT = Path("runs", "grades")
+SCRATCH = "unfinished"  # begins the name of a folder for what lasts as long as a run
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -141,7 +143,9 @@ def grade(
     recorded, against, alike = step3_with(chosen) if train.dataset == "MNIST" else ({}, "", False)
     terms = Terms(chosen, points_by, draw_seeds(hidden, seeds), train.dataset, recorded, against, alike)
     grades = [_begin(submission, terms) for submission in handed_in]
-    with tempfile.TemporaryDirectory(prefix="grade", ignore_cleanup_errors=True) as scratch:
+    for left in out.glob(f"{SCRATCH}*"):  # by a command that was killed
+        shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(dir=out.resolve(), prefix=SCRATCH, ignore_cleanup_errors=True) as scratch:
         harness = Harness(train, test, hidden, sandbox, sandbox.describe(), Path(scratch), minutes)
         _Class(harness, terms, grades, out / "runs", require_sandbox).run_all(jobs or cores())
     _write(out, grades, skipped, test)
@@ -155,7 +159,7 @@ def _begin(submission: Submission, terms: Terms) -> Grade:
     try:
         return Grade(submission, submissions.full_recipe(submission, terms.recipe), terms, [])
     except ValueError as error:
-        return Grade(replace(submission, trouble=str(error)), terms.recipe, terms, [])
+        return Grade(replace(submission, trouble=submissions.printable(str(error))), terms.recipe, terms, [])
 
 
 class _Class:

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 import utils
 from lab.judging import checks, worker
 from lab.judging.sandbox import Limits, Outcome, Sandbox
-from lab.judging.submissions import Submission, rates
+from lab.judging.submissions import Submission, printable, rates
 from lab.runs.recipes import Recipe
 
 MOST_REPORT = 2 * 1024**2  # bytes of what a worker says
@@ -44,7 +44,7 @@ class Broken(Exception):
 
     def __init__(self, kind: Kind, why: str, diverged: bool = False, stopped: bool = False) -> None:
         super().__init__(why)
-        self.failure, self.diverged, self.stopped = Failure(kind, why), diverged, stopped
+        self.failure, self.diverged, self.stopped = Failure(kind, printable(why)), diverged, stopped
 
 
 @dataclass
@@ -140,6 +140,7 @@ class _Trained(_Report):
     shared: dict[Words, Words]
     steps: Count
     moved: Count
+    hooks: Count
     changed: Annotated[list[Words], Field(max_length=5_000)]
     images_intact: bool
     environment: dict[Words, Words | Count]
@@ -315,6 +316,8 @@ class _Run:
             raise Broken("rules", f"it trained for {said.steps:,} steps, expected the recipe's {steps:,}")
         if said.moved:
             raise Broken("rules", f"its weights changed outside of the training steps, {said.moved:,} times")
+        if said.hooks:
+            raise Broken("rules", "it hooks into the training steps, or into the gradients of its parameters")
         if not said.images_intact:
             raise Broken("rules", "it changed the training images or the recipe in memory")
         if not np.allclose(said.learning_rate, rates(self.recipe), rtol=1e-6) or not (
@@ -380,9 +383,9 @@ def _said(folder: Path, kind: type[Report]) -> Report:
         return kind.model_validate_json(checks.read_file(folder / worker.REPORT, MOST_REPORT))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"]))
+        where = "".join(f"{part}: " for part in first["loc"])
         raise Broken(
-            "rules", f"its process left a report that is none of the harness's: {where}: {first['msg']}"
+            "rules", f"its process left a report that is none of the harness's: {where}{first['msg']}"
         ) from None
     except (ValueError, RecursionError) as error:
         raise Broken("run", f"its process ended without a result: {error}") from None

@@ -168,7 +168,13 @@ def _look(make: Callable[[], nn.Module], seen: Look, ears: "_Ears") -> None:
     ears.begin()
     try:
         with _not_compiled():
-            evaluation = _evaluate(network, images)
+            try:
+                evaluation = _evaluate(network, images)
+            except _CannotRun:
+                if not torch.cuda.is_available():
+                    raise
+                network, images = network.cuda(), images.cuda()  # its forward may make tensors there
+                evaluation = _evaluate(network, images)
             training = _train(network, images)
     except _CannotRun:
         raise
@@ -199,7 +205,7 @@ class _Build(NamedTuple):
 
 
 def _build(make: Callable[[], nn.Module], seed: int, to_change: bool) -> _Build:
-    torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed the GPUs' generators too
+    _seed(seed)
     try:
         given = make()
     except (Exception, SystemExit) as error:  # noqa: BLE001 (what others wrote raises anything)
@@ -213,6 +219,13 @@ def _build(make: Callable[[], nn.Module], seed: int, to_change: bool) -> _Build:
     if lazy:
         _run_once(network)  # its weights are drawn now
     return _Build(given, network, torch.get_rng_state())
+
+
+def _seed(seed: int) -> None:
+    """As torch.manual_seed, but for generators that `_as_it_was` does not keep."""
+    torch.default_generator.manual_seed(seed)
+    if torch.cuda.is_available():
+        torch.cuda.manual_seed_all(seed)
 
 
 def _copied(network: nn.Module) -> nn.Module:
@@ -236,14 +249,19 @@ def _run_once(network: nn.Module) -> None:
 
 def _about_seeds(first: _Build, again: _Build, other: _Build) -> str:
     """What is wrong with the weights of other seeds, as a sentence; "" if nothing."""
-    weights, same, others = (dict(build.network.named_parameters()) for build in (first, again, other))
-    if {name: p.shape for name, p in weights.items()} != {name: p.shape for name, p in others.items()}:
-        return "Seed 0 and seed 1 build different networks. Every seed must build the same layers."
-    if not all(torch.equal(weights[name], same[name]) for name in weights):
+    weights, same, others = (
+        {name: p.cpu() for name, p in build.network.named_parameters()} for build in (first, again, other)
+    )
+    shapes, same_shapes, other_shapes = (
+        {name: weight.shape for name, weight in group.items()} for group in (weights, same, others)
+    )
+    if shapes != same_shapes or not all(torch.equal(weights[name], same[name]) for name in weights):
         return (
             "Two networks of the same seed start from different weights: they come from a generator that"
             " torch.manual_seed does not set. Then a run cannot be repeated."
         )
+    if shapes != other_shapes:
+        return "Seed 0 and seed 1 build different networks. Every seed must build the same layers."
     drawn = [name for name, p in weights.items() if p.numel() > 1 and not bool((p == p.flatten()[0]).all())]
     if drawn and all(torch.equal(weights[name], others[name]) for name in drawn):
         reason = (
@@ -292,7 +310,8 @@ def _evaluate(network: nn.Module, images: Tensor) -> dict[str, Any]:
 
 
 def _state(network: nn.Module) -> dict[str, Tensor]:
-    return {name: value for name, value in network.state_dict().items() if isinstance(value, Tensor)}
+    state = network.state_dict()
+    return {name: value for name, value in state.items() if isinstance(value, Tensor) and not is_lazy(value)}
 
 
 def _same(first: Tensor, second: Tensor) -> bool:
@@ -317,18 +336,29 @@ def _train(network: nn.Module, images: Tensor) -> dict[str, Any]:
         raise _CannotTrain(f"In training mode, the network raises {_said(error)}.") from None
     _expect_logits(trained.output, network)
     parameters = {name: p for name, p in network.named_parameters() if p.requires_grad}
-    if trained.output.requires_grad:
-        try:
-            nn.functional.cross_entropy(trained.output, torch.arange(len(images)) % CLASSES).backward()
-        except (Exception, SystemExit) as error:  # noqa: BLE001 (hooks of others raise anything too)
-            raise _CannotTrain(f"loss.backward() raises {_said(error)}.") from None
-    elif parameters:
+    if parameters and not trained.output.requires_grad:
         raise _CannotTrain("No gradient reaches the parameters: forward cuts it off, with detach, no_grad or .data.")
+    _backward(trained.output)
+    for _ in range(8):
+        if all(p.grad is not None for p in parameters.values()):
+            break
+        again = _output(network, images)  # a network that skips layers at random needs more than one pass
+        if isinstance(again, Tensor):
+            _backward(again)
     return {
         "trained": trained,
         "untrained": [name for name, p in parameters.items() if p.grad is None],
         "nan_gradients": [name for name, p in parameters.items() if p.grad is not None and not p.grad.isfinite().all()],
     }
+
+
+def _backward(output: Tensor) -> None:
+    if not output.requires_grad:
+        return
+    try:
+        nn.functional.cross_entropy(output, torch.arange(COUNT, device=output.device)).backward()
+    except (Exception, SystemExit) as error:  # noqa: BLE001 (hooks of others raise anything too)
+        raise _CannotTrain(f"loss.backward() raises {_said(error)}.") from None
 
 
 def _expect_logits(output: object, network: nn.Module) -> None:
@@ -360,12 +390,13 @@ def _remedy(shape: tuple[int, ...]) -> str:
 
 def _other_input(network: nn.Module) -> str:
     """Which other input the network takes, as a sentence after a space; "" if none of the usual ones."""
+    device = next((parameter.device for parameter in network.parameters()), None)
     with torch.no_grad():
         for shape, sentence in OTHER_SHAPES.items():
-            if _is_logits(_output(network, torch.rand(COUNT, *shape)), COUNT):
+            if _is_logits(_output(network, torch.rand(COUNT, *shape, device=device)), COUNT):
                 return f" {sentence}"
         for count in OTHER_COUNTS:
-            if _is_logits(_output(network, torch.rand(count, 1, IMAGE_SIZE, IMAGE_SIZE)), count):
+            if _is_logits(_output(network, torch.rand(count, 1, IMAGE_SIZE, IMAGE_SIZE, device=device)), count):
                 takes = "one image at a time" if count == 1 else f"only batches of {count}"
                 return (
                     f" It takes {takes}, and batches differ in size: reshape with x.flatten(1), not with a fixed size."
@@ -405,9 +436,8 @@ def _as_it_was() -> Iterator[None]:
     states = random.getstate(), numpy.random.get_state() if numpy else None, torch.get_rng_state()
     on_gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
     dtype, threads = torch.get_default_dtype(), torch.get_num_threads()
-    torch.set_num_threads(
-        1
-    )  # so few images are no work for two; beside a busy processor, a second thread costs seconds
+    # so few images are no work for two threads, and beside a busy processor the second one costs seconds
+    torch.set_num_threads(1)
     try:
         with torch.enable_grad():
             yield
@@ -420,6 +450,8 @@ def _as_it_was() -> Iterator[None]:
         torch.set_num_threads(threads)
         if on_gpus:
             torch.cuda.set_rng_state_all(on_gpus)
+        elif torch.cuda.is_available():
+            torch.cuda.manual_seed_all(torch.initial_seed())  # what the caller's torch.manual_seed set
 
 
 @contextmanager

@@ -1,23 +1,28 @@
 """Run Python with limits on time, memory, files and processes, and away from everything that it need not see.
 
-Two isolations, and what each keeps from submitted code:
+Three processes stand in a row: the one that grades (this module, with a watcher), `supervisor.py`, which leaves no process
+behind, and `confine.py`, which runs the submitted code; with bubblewrap, that one has namespaces of its own.
 
-|                            | bubblewrap                  | process limits                                                |
-| -------------------------- | --------------------------- | ------------------------------------------------------------- |
-| time, memory, disk, output | a watcher, resource limits  | the same                                                      |
-| processes left behind      | end with their PID namespace| found by the supervisor, which adopts orphans (Linux)         |
-| other files                | are not there               | Landlock (Linux 5.13), if root another user; audit hook       |
-| the network                | is not there                | a namespace (root or user namespaces), Landlock; audit hook   |
-| signals to others          | they are not there          | if root another user; Landlock (Linux 6.12); audit hook       |
-| environment                | empty                       | empty                                                         |
+|                           | bubblewrap                          | process limits                                        |
+| ------------------------- | ----------------------------------- | ----------------------------------------------------- |
+| time, memory, disk, output| watcher, resource limits            | the same                                              |
+| processes left behind     | end with their PID namespace        | found by the supervisor, which adopts orphans (Linux) |
+| other files               | are not there                       | Landlock (Linux 5.13); another user, if root; hook    |
+| network                   | is not there                        | network namespace, if allowed; Landlock (6.7); hook   |
+| signals to others         | are not there                       | another user, if root; Landlock (6.12); hook          |
+| environment variables     | none of the caller's                | none of the caller's                                  |
 
-What a determined attacker gets round: the **audit hook** falls to a line of ctypes, or to any library that opens files in C:
-it stops accidents and plain Python. Where nothing but the hook is there (macOS, Linux before 5.13 without root), only
-bubblewrap keeps secrets from an attacker. **Landlock** does not restrict UDP, Unix sockets with a path, or the names, sizes
-and times of files, and before 6.12 no signals: an ordinary user's submission can then kill the grading process. Shared memory
-of System V that no process has attached is not counted in either isolation. **bubblewrap** leaves the kernel itself: a hole in
-Linux is a hole here. The watcher looks five times a second, so that a limit on a sum can be passed for an instant; the limits per
-process hold at any time.
+What a determined attacker gets round:
+
+- The audit hook sees what Python does: a line of ctypes gets round it, as does any library that opens files in C. It stops
+  accidents and plain Python. Where it is all there is (macOS; Linux before 5.13 unless root), only bubblewrap keeps
+  labels from an attacker.
+- Landlock leaves UDP, Unix sockets with a path, and names, sizes and times of files; before Linux 6.12 signals, too: there,
+  code of an ordinary user can kill the process that grades.
+- Root in most containers lacks the capabilities to take another user's place where the interpreter or the folder is
+  readable by root alone. It then stays root, without capabilities, and the number of processes is the watcher's alone.
+- Both: the watcher looks five times a second, so sums can be exceeded for an instant, limits per process cannot. Memory that
+  hides outside of processes and open files (System V) is not counted. Holes in the kernel are holes here.
 """
 
 import contextlib
@@ -123,7 +128,7 @@ class Sandbox:
         began = time.monotonic()
         process = subprocess.Popen(  # noqa: S603
             command,
-            cwd=folder,
+            cwd="/",  # not the folder: nothing before `confine.py` may find code there
             env=_environment(folder, Path("/tmp") if self.isolation == BUBBLEWRAP else folder),  # noqa: S108
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -198,6 +203,7 @@ def _environment(folder: Path, temporary: Path) -> dict[str, str]:
         "TMPDIR": str(temporary),
         "USER": "sandbox",  # otherwise PyTorch looks for a name in /etc/passwd
         "LANG": "C.UTF-8",
+        "PYTHONNOUSERSITE": "1",  # it would be below HOME, where submitted code writes
         "PYTHONPATH": os.pathsep.join([str(PROJECT), *packages]),
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONUNBUFFERED": "1",  # what was printed before a command is stopped is kept
@@ -206,8 +212,8 @@ def _environment(folder: Path, temporary: Path) -> dict[str, str]:
         "OMP_NUM_THREADS": "1",
         "GOMP_SPINCOUNT": "1500",
     }
-    libraries = os.environ.get("LD_LIBRARY_PATH")
-    return environment | ({"LD_LIBRARY_PATH": libraries} if libraries else {})
+    libraries = [path for path in os.environ.get("LD_LIBRARY_PATH", "").split(os.pathsep) if Path(path).is_absolute()]
+    return environment | ({"LD_LIBRARY_PATH": os.pathsep.join(libraries)} if libraries else {})
 
 
 @functools.cache
@@ -215,17 +221,18 @@ def _system() -> list[Path]:
     """The interpreter, its packages, and system libraries."""
     prefixes = [sys.prefix, sys.exec_prefix, sys.base_prefix, sys.base_exec_prefix]
     packages = [site.getusersitepackages()] if site.ENABLE_USER_SITE else []
-    paths = [Path(path) for path in (*SYSTEM, *prefixes, *packages, *_library_folders())]
-    unique = [path for path in dict.fromkeys(paths) if path.exists()]
-    return [path for path in unique if not any(other in path.parents for other in unique)]
+    paths = [path for path in map(Path, dict.fromkeys([*SYSTEM, *prefixes, *packages])) if path.exists()]
+    real = [path.resolve() for path in paths]
+    paths += [folder for folder in _library_folders() if not any(folder.is_relative_to(path) for path in real)]
+    return [path for path in paths if not any(other in path.parents for other in paths)]
 
 
-def _library_folders() -> list[str]:
+def _library_folders() -> list[Path]:
     """Where this process has its shared libraries from, which may be outside the system's folders (Nix, modules)."""
     maps = Path("/proc/self/maps")
     lines = maps.read_text().splitlines() if maps.exists() else []
     folders = {Path(line.split(maxsplit=5)[-1]).parent for line in lines if ".so" in line}
-    return sorted(str(folder) for folder in folders if folder.name.startswith("lib"))
+    return sorted(folder for folder in folders if folder.name.startswith("lib"))
 
 
 def _code() -> list[Path]:
@@ -304,7 +311,9 @@ class _Watcher:
         """Wait; return "" once the command has ended, or the limit that it passed."""
         end = time.monotonic() + self.limits.seconds
         while True:
-            self.output.wait(min(POLL, end - time.monotonic()))
+            if self.output.wait(min(POLL, end - time.monotonic())):  # the supervisor is about to exit
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self.process.wait(POLL)
             if self.process.poll() is not None:
                 return self._ended()
             if time.monotonic() >= end:
@@ -318,8 +327,7 @@ class _Watcher:
         return f"stopped: signal {-code} ended the process that runs it" if code < 0 else ""
 
     def _passed(self) -> str:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            self.members = self.root.children(recursive=True)
+        self.members = supervisor.descendants(self.root)
         limits, count = self.limits, len(self.members) - self.helpers
         if count > limits.processes:
             return f"stopped: it started more than {limits.processes:,} processes"
@@ -373,14 +381,14 @@ class _Output:
             self.total += len(chunk)
             self.tail = (self.tail + chunk)[-self.kept :]
 
-    def wait(self, seconds: float) -> None:
+    def wait(self, seconds: float) -> bool:
         """Wait for the end of the pipe, which comes when the supervisor is gone and all that it supervised."""
         self.thread.join(max(0, seconds))
+        return not self.thread.is_alive()
 
     def finish(self) -> None:
         """Close the pipe at its end; leave it to the thread if there is a process left that nothing could kill."""
-        self.wait(5)
-        if not self.thread.is_alive():
+        if self.wait(GRACE):
             self.pipe.close()
 
     def text(self) -> str:
@@ -407,9 +415,9 @@ def _deleted_but_open(processes: Iterable[psutil.Process]) -> dict[tuple[int, in
     sizes = {}
     for process in processes:
         with contextlib.suppress(OSError):
-            for entry in os.scandir(f"/proc/{process.pid}/fd"):
+            for place in Path(f"/proc/{process.pid}/fd").iterdir():
                 with contextlib.suppress(OSError):
-                    file = entry.stat()
+                    file = place.stat()
                     if stat.S_ISREG(file.st_mode) and file.st_nlink == 0:
                         sizes[file.st_dev, file.st_ino] = _bytes(file)
     return sizes
@@ -453,13 +461,16 @@ def _size_of_entry(entry: os.DirEntry, enough: float, depth: int) -> float:
 
 def _leave_plain_files(folder: Path, owner: os.stat_result) -> None:
     """Delete links, pipes, sockets, and folders nested too deeply; the rest becomes readable, and its former owner's."""
+    if folder.is_symlink() or not folder.is_dir():  # only the audit hook leaves ways to exchange it
+        folder.unlink(missing_ok=True)
+        folder.mkdir()
     _regain(folder, owner, 0o700)
     for entry in list(os.scandir(folder)):
         try:
             _leave_plain(entry, owner)
         except OSError:  # a path too long for Python, say
-            for command in (["chmod", "-R", "u+rwx", "--"], ["rm", "-rf", "--"]):
-                subprocess.run([*command, entry.path], check=False, stderr=subprocess.DEVNULL)  # noqa: S603
+            for command in (["chmod", "-R", "u+rwx"], ["rm", "-rf"]) if entry.is_dir(follow_symlinks=False) else ():
+                subprocess.run([*command, "--", entry.path], check=False, stderr=subprocess.DEVNULL)  # noqa: S603
 
 
 def _leave_plain(entry: os.DirEntry, owner: os.stat_result, depth: int = 0) -> None:

@@ -79,7 +79,7 @@ def read(folder: Path) -> tuple[list[Submission], list[Skipped]]:
         name = entry.name if kind == "folder" else Path(entry.name).stem
         why = _why_not(entry, kind, name, found)
         if why:
-            skipped.append(Skipped(_printable(entry.name), why))
+            skipped.append(Skipped(printable(entry.name), why))
         else:
             found[name] = _READERS[kind](name, path)
     if not found:
@@ -109,7 +109,7 @@ def _why_not(entry: os.DirEntry[str], kind: str, name: str, found: Mapping[str, 
     }
     if kind in whys:
         return whys[kind]
-    if _printable(entry.name) != entry.name or len(name) > MOST_NAME:
+    if printable(entry.name) != entry.name or len(name) > MOST_NAME:
         return f"has a name that is no page's: expected at most {MOST_NAME} printable characters"
     if name.lower() in RESERVED:
         return f"has the name of the class page, {name.lower()}.html: rename it"
@@ -118,8 +118,9 @@ def _why_not(entry: os.DirEntry[str], kind: str, name: str, found: Mapping[str, 
     return ""
 
 
-def _printable(name: str) -> str:
-    return "".join(letter if letter.isprintable() else "?" for letter in name.encode(errors="replace").decode())
+def printable(text: str) -> str:
+    """The text on one line, with a question mark in place of what a terminal or a file name could take for a command."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text.encode(errors="replace").decode())
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -183,7 +184,7 @@ def _checked(name: str, code: Mapping[str, bytes], recipe: Mapping[str, object],
 def _in_words(error: Exception) -> str:
     if isinstance(error, OSError):
         return f"{Path(error.filename).name if error.filename else 'it'} cannot be read: {error.strerror}"
-    return one_line(str(error))
+    return printable(one_line(str(error)))
 
 
 def read_bytes(path: Path, most: int) -> bytes:

@@ -60,10 +60,18 @@ def wait_for(child: int) -> int:
             return code if code >= 0 else 128 - code
 
 
+def descendants(ancestor: psutil.Process) -> list[psutil.Process]:
+    """The processes that came from a process; none if it is gone."""
+    try:
+        return ancestor.children(recursive=True)
+    except psutil.Error:
+        return []
+
+
 def kill_descendants(ancestor: psutil.Process) -> None:
     """Kill all descendants of a process. They are stopped first, so that none starts another one meanwhile."""
     stopped: set[psutil.Process] = set()
-    while new := set(ancestor.children(recursive=True)) - stopped:
+    while new := set(descendants(ancestor)) - stopped:
         for process in new:
             with contextlib.suppress(psutil.Error):
                 process.suspend()

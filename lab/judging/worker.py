@@ -171,21 +171,42 @@ def expect_plain_tensor(model: nn.Module, _: object, output: object) -> None:
         raise ValueError(f"{type(model).__name__} returns a {type(output).__name__}, expected a plain tensor of logits")
 
 
+# Where parameters, an optimizer, and all optimizers together keep their hooks
+HOOKS = (
+    "_backward_hooks",
+    "_post_accumulate_grad_hooks",
+    "_optimizer_step_pre_hooks",
+    "_optimizer_step_post_hooks",
+    "_global_optimizer_pre_hooks",
+    "_global_optimizer_post_hooks",
+)
+
+
 class Watch:
     """Sees to it that the optimizer alone changes the parameters, and counts its steps."""
 
     def __init__(self, optimizer: Optimizer) -> None:
+        self._optimizer = optimizer
         self._parameters: list[Tensor] = [one for group in optimizer.param_groups for one in group["params"]]
         self._after = self._values()
-        self.steps, self.moved = 0, 0
+        self.steps, self.moved, self.hooks = 0, 0, 0
         optimizer.register_step_pre_hook(self._before_step)
         optimizer.register_step_post_hook(self._after_step)
 
     def _values(self) -> Tensor:
         return torch.cat([one.detach().reshape(-1).double() for one in self._parameters])
 
+    def _count_hooks(self) -> int:
+        """How many functions are called within a step, or with the gradients of the parameters."""
+        owners = [*self._parameters, self._optimizer, sys.modules[Optimizer.__module__]]
+        return sum(len(getattr(owner, name, None) or ()) for owner in owners for name in HOOKS)
+
     def look(self) -> None:
-        """Count a change if the parameters are not those that the last step left. A copied NaN is no change."""
+        """Count a change if the parameters are not those that the last step left, and if there are other hooks than this one's.
+
+        A NaN that stays is no change.
+        """
+        self.hooks += self._count_hooks() != 2  # those of `__init__`
         self.moved += not torch.equal(self._values().nan_to_num(), self._after.nan_to_num())
 
     def _before_step(self, *_: object) -> None:
@@ -274,6 +295,7 @@ def train(job: Mapping[str, Any]) -> dict[str, object]:
         "shared": aliases(model),
         "steps": watch.steps,
         "moved": watch.moved,
+        "hooks": watch.hooks,
         "changed": changed,
         "images_intact": intact and asdict(recipe) == asdict(Recipe(**job["recipe"])),
         "environment": history.environment,
