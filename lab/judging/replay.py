@@ -1,0 +1,304 @@
+"""A network as a list of PyTorch's functions, which runs without the code that made it.
+
+Submitted code can do anything while it runs: train where nobody looks, keep a table of images, look for labels. So it runs
+where there is no data: `record` notes which functions `forward` calls on random images, as plain JSON. A `Replay` calls the
+same functions in the same order on the images that count. Its numbers are the network's own to the last bit, and there is
+no room in it for anything but weights, which are counted.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from models import CLASSES, IMAGE_SIZE
+
+BATCHES = (6, 10)  # two sizes, which tell a number that follows from the size of the batch from one that does not
+MOST_CALLS, MOST_NUMBERS = 1_000, 20  # in `forward`; in a list or tuple: more would be a table
+MOST_NODES = 40  # values in the arguments of one call
+
+# What may be called: by name, in each of the three places where PyTorch has functions
+NAMES = """
+abs absolute acos add addbmm addcdiv addcmul addmm adaptive_avg_pool1d adaptive_avg_pool2d adaptive_max_pool1d
+adaptive_max_pool2d alpha_dropout amax amin argmax argmin argsort asin atan avg_pool1d avg_pool2d baddbmm batch_norm
+bilinear bmm broadcast_to cat ceil celu channel_shuffle chunk clamp clamp_max clamp_min clip clone concat contiguous
+conv1d conv2d conv_transpose1d conv_transpose2d cos cosine_similarity cumsum detach diff div divide double dropout dropout1d
+dropout2d dropout3d einsum elu elu_ eq erf exp expand expand_as feature_alpha_dropout flatten flip float floor fold ge gelu
+glu group_norm gru gt gumbel_softmax hardshrink hardsigmoid hardswish hardtanh heaviside instance_norm interpolate
+lc_unfold layer_norm le leaky_relu leaky_relu_ lerp linear local_response_norm log log1p log_sigmoid log_softmax logsigmoid
+logsumexp lp_pool2d lstm lt masked_fill matmul max max_pool1d max_pool2d maximum mean median min minimum mish mm movedim mul
+multi_head_attention_forward multiply narrow ne neg negative norm normalize ones ones_like pad permute pixel_shuffle
+pixel_unshuffle pow prelu prod relu relu6 relu_ repeat reshape rms_norm rnn_relu rnn_tanh roll round rrelu rsqrt rsub
+scaled_dot_product_attention select selu sigmoid sign silu sin sinc softmax softmin softplus softshrink softsign sort split
+split_with_sizes sqrt square squeeze stack std sub subtract sum swapaxes t tanh tanhshrink tensor_split threshold topk
+transpose tril triu true_divide type_as unbind unflatten unfold unsqueeze upsample var view view_as where zeros zeros_like
+_weight_norm __add__ __and__ __getitem__ __invert__ __matmul__ __mul__ __neg__ __or__ __pow__ __radd__ __rmatmul__ __rmul__
+__rpow__ __rsub__ __rtruediv__ __setitem__ __sub__ __truediv__ add_ clamp_ div_ mul_ sub_ tanh_ sigmoid_ to zero_ copy_
+new_zeros new_ones
+""".split()
+PLACES: dict[str, object] = {"torch": torch, "functional": F, "tensor": Tensor}
+FUNCTIONS: dict[str, Callable[..., object]] = {
+    f"{place}.{name}": getattr(owner, name) for place, owner in PLACES.items() for name in NAMES if hasattr(owner, name)
+}
+_NAME_OF = {function: name for name, function in FUNCTIONS.items()}
+# Attributes of a tensor that are tensors, too
+VIEWS: dict[object, str] = {getattr(Tensor, name).__get__: name for name in ("T", "mT", "data")}
+# Functions that hand values to Python, which may then decide what is computed
+READS_VALUES = {"__bool__", "__int__", "__float__", "__index__", "item", "tolist", "numpy", "__array__", "equal", "allclose"}
+DTYPES = {str(dtype): dtype for dtype in (torch.float32, torch.float64, torch.int64, torch.bool)}
+
+
+class Unrecorded(ValueError):
+    """What a network does cannot be written down as a list of functions; the message says why."""
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Recording
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def record(model: nn.Module) -> dict[str, Any]:
+    """What `forward` does in training and in evaluation mode, as JSON has it, with the names of the weights.
+
+    The model's buffers change as in a few batches of training. Raises Unrecorded, and what `forward` raises.
+    """
+    weights = nn.Module.state_dict(model, keep_vars=True)
+    first: dict[int, str] = {}
+    for name, tensor in weights.items():
+        first.setdefault(id(tensor), name)
+    calls = {}
+    for mode in ("train", "eval"):
+        model.train(mode == "train")
+        small, large = (_recorded(model, first, batch) for batch in BATCHES)
+        calls[mode] = _merged(small, large)
+    return {
+        "weights": {name: first[id(tensor)] for name, tensor in weights.items()},
+        "buffers": [name for name, tensor in weights.items() if not isinstance(tensor, nn.Parameter)],
+        "frozen": [name for name, tensor in weights.items() if not tensor.requires_grad],
+        **calls,
+    }
+
+
+def _recorded(model: nn.Module, names: Mapping[int, str], batch: int) -> dict[str, Any]:
+    images = torch.rand(batch, 1, IMAGE_SIZE, IMAGE_SIZE) * 3 - 0.4
+    recorder = _Recorder(model, names, images)
+    with torch.set_grad_enabled(model.training), recorder:
+        output = model(images)
+    if type(output) is not Tensor or output.shape != (batch, CLASSES):
+        shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+        raise Unrecorded(f"its output is {shape}, expected a plain tensor of shape {(batch, CLASSES)}")
+    return {"calls": recorder.calls, "output": recorder.reference(output, "its output")}
+
+
+class _Recorder(TorchFunctionMode):
+    """Notes each call of a function. While this mode is active, PyTorch calls `__torch_function__` in place of each."""
+
+    def __init__(self, model: nn.Module, names: Mapping[int, str], images: Tensor) -> None:
+        super().__init__()
+        self.calls: list[dict[str, Any]] = []
+        self.known: dict[int, object] = {**names, id(images): 0}  # how a call refers to a tensor: by name or number
+        self.made = 0  # results
+        self.kept: list[object] = [images, *model.parameters(), *model.buffers()]  # an id is one only as long as it lives
+        self.why: dict[int, str] = {}  # what made a tensor that is not known
+
+    def reference(self, tensor: Tensor, by: str) -> object:
+        """How calls refer to a tensor."""
+        if id(tensor) not in self.known:
+            made = self.why.get(id(tensor), "neither a weight nor computed from the images: register it as a buffer")
+            raise Unrecorded(f"{by} uses a tensor that is {made}")
+        return self.known[id(tensor)]
+
+    def __torch_function__(
+        self,
+        func: Callable[..., object],
+        types: Iterable[type],
+        args: Sequence[object] = (),
+        kwargs: Mapping[str, object] | None = None,
+    ) -> object:
+        kwargs = kwargs or {}
+        name = getattr(func, "__name__", "a function")
+        if name in READS_VALUES:
+            raise Unrecorded(f"{name.strip('_')}() reads values of a tensor while it runs: what it does may depend on them")
+        if name == "_set_grad_enabled":
+            raise Unrecorded("it turns gradients on or off")
+        if len(self.calls) == MOST_CALLS:
+            raise Unrecorded(f"it calls more than {MOST_CALLS:,} functions")
+        output = func(*args, **kwargs)
+        known = _name_of(func)
+        made = [args[0]] if name == "__setitem__" else list(_flat(output))
+        if not any(isinstance(one, Tensor) for one in made):
+            return output  # a size or a type, which says nothing of the values
+        if known:
+            call = {"call": known, "args": [self._plain(one, name) for one in args]}
+            call["kwargs"] = {key: self._plain(value, name) for key, value in kwargs.items() if key != "_stacklevel"}
+            if _count(call) > MOST_NODES:
+                raise Unrecorded(f"{name} is called with more than {MOST_NODES} values: what a network knows is in its weights")
+            self.calls.append(call)
+        self._number(made, known, name)
+        return output
+
+    def _number(self, made: Iterable[object], known: str, name: str) -> None:
+        for one in made:
+            self.kept.append(one)
+            self.made += bool(known)
+            if isinstance(one, Tensor) and known:
+                self.known[id(one)] = self.made
+            elif isinstance(one, Tensor) and id(one) not in self.known:
+                self.why[id(one)] = f"made by {name}, which is not among the functions that are recorded"
+
+    def _plain(self, value: object, by: str) -> object:
+        """An argument as JSON has it."""
+        if isinstance(value, Tensor):
+            return {"tensor": self.reference(value, by)}
+        if value is None or isinstance(value, (bool, str)):
+            if isinstance(value, str) and len(value) > MOST_NUMBERS:
+                raise Unrecorded(f"{by} is called with a text of {len(value):,} characters")
+            return value
+        if isinstance(value, (int, float)):
+            return value if math.isfinite(value) else {"float": str(value)}
+        if isinstance(value, torch.dtype) and str(value) in DTYPES:
+            return {"dtype": str(value)}
+        if isinstance(value, torch.device):
+            return {"device": "cpu"}
+        if value is Ellipsis:
+            return {"ellipsis": True}
+        if isinstance(value, slice):
+            return {"slice": [self._plain(part, by) for part in (value.start, value.stop, value.step)]}
+        if isinstance(value, (list, tuple)) and len(value) <= MOST_NUMBERS:
+            kind = "list" if isinstance(value, list) else "tuple"
+            return {kind: [self._plain(part, by) for part in value]}
+        raise Unrecorded(f"{by} is called with a {type(value).__name__}, which is not recorded")
+
+
+def _name_of(func: Callable[..., object]) -> str:
+    """The name by which a function is recorded; "" if it is not."""
+    try:
+        return f"view.{VIEWS[func]}" if func in VIEWS else _NAME_OF.get(func, "")
+    except TypeError:  # not hashable
+        return ""
+
+
+def _flat(output: object) -> Iterator[Any]:
+    """The results of a function in order; a result that is no tensor is in it, too."""
+    if isinstance(output, (list, tuple)) and not isinstance(output, torch.Size):
+        for one in output:
+            yield from _flat(one)
+    else:
+        yield output
+
+
+def _count(plain: object) -> int:
+    """How many values an argument has."""
+    parts = list(plain.values()) if isinstance(plain, dict) else plain if isinstance(plain, list) else []
+    return sum(map(_count, parts)) if isinstance(plain, (dict, list)) else 1
+
+
+def _merged(small: Any, large: Any) -> Any:
+    """Two recordings as one: a number that differs as the sizes of the batches do becomes {"batch": [numerator, size]}."""
+    if isinstance(small, dict) and isinstance(large, dict) and small.keys() == large.keys():
+        return {key: _merged(small[key], large[key]) for key in small}
+    if isinstance(small, list) and isinstance(large, list) and len(small) == len(large):
+        return [_merged(one, other) for one, other in zip(small, large)]
+    if type(small) is type(large) and small == large:
+        return small
+    if type(small) is type(large) is int and small * BATCHES[1] == large * BATCHES[0]:
+        return {"batch": [small, BATCHES[0]]}
+    raise Unrecorded("what it computes depends on the size of the batch")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Running
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+class Replay(nn.Module):
+    """A recorded network, with the same names of weights.
+
+    script:  what `record` returned
+    weights: a tensor for each name
+    layout:  the memory layout in which the recorded network ran; it decides the last bits, and how long that takes
+
+    Raises ValueError for a script that is none.
+    """
+
+    def __init__(self, script: Mapping[str, Any], weights: Mapping[str, Tensor], layout: torch.memory_format) -> None:
+        super().__init__()
+        self.script, self.layout = script, layout
+        try:
+            shared = {
+                name: nn.Parameter(weights[name], requires_grad=name not in script["frozen"])
+                for name in script["weights"].values()
+                if name not in script["buffers"]
+            }
+            for name, first in script["weights"].items():
+                if name in script["buffers"]:
+                    self._owner(name).register_buffer(name.rpartition(".")[2], weights[name])
+                else:
+                    self._owner(name).register_parameter(name.rpartition(".")[2], shared[first])
+        except (KeyError, TypeError, AttributeError, RuntimeError) as error:
+            raise ValueError(f"this is not the script of a network: {error}") from None
+
+    def _owner(self, name: str) -> nn.Module:
+        """The module that has the weight of this name."""
+        owner: nn.Module = self
+        for part in name.split(".")[:-1]:
+            if part not in owner._modules:
+                owner.add_module(part, nn.Module())
+            owner = owner._modules[part]  # type: ignore[assignment]
+        return owner
+
+    def to(self, *args: Any, **kwargs: Any) -> "Replay":
+        """As of every module, but the memory layout stays that of the recorded network's layers, which are not here."""
+        if "memory_format" in kwargs:
+            kwargs["memory_format"] = self.layout
+        return super().to(*args, **kwargs)
+
+    def forward(self, images: Tensor) -> Tensor:
+        script = self.script["train" if self.training else "eval"]
+        values: list[object] = [images]
+        named = nn.Module.state_dict(self, keep_vars=True)
+
+        def read(plain: Any) -> Any:
+            if not isinstance(plain, dict):
+                return plain
+            (kind, content), *_ = plain.items()
+            match kind:
+                case "tensor":
+                    return named[content] if isinstance(content, str) else values[content]
+                case "batch":
+                    return _share_of(len(images), *content)
+                case "list" | "tuple" | "slice":
+                    return {"list": list, "tuple": tuple, "slice": lambda parts: slice(*parts)}[kind](map(read, content))
+                case "dtype":
+                    return DTYPES[content]
+                case "device":
+                    return images.device
+                case "float":
+                    return float(content)
+            return Ellipsis
+
+        for call in script["calls"]:
+            args = [read(one) for one in call["args"]]
+            kwargs = {key: read(value) for key, value in call["kwargs"].items()}
+            values.extend(_run(call["call"], args, kwargs))
+        output = script["output"]
+        return values[output] if isinstance(output, int) else named[output]  # type: ignore[return-value]
+
+
+def _run(name: str, args: list[Any], kwargs: dict[str, Any]) -> Iterator[Any]:
+    place, _, view = name.partition(".")
+    if place == "view":
+        return iter([getattr(args[0], {one: one for one in VIEWS.values()}[view])])
+    output = FUNCTIONS[name](*args, **kwargs)
+    return iter([args[0]]) if view == "__setitem__" else _flat(output)
+
+
+def _share_of(batch: int, numerator: int, size: int) -> int:
+    if numerator * batch % size:
+        raise ValueError(f"a batch of {batch} cannot be parted as the network does it")
+    return numerator * batch // size
