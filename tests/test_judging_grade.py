@@ -298,7 +298,7 @@ RULES = {
         NET
         + "    def forward(self, x):\n        import gc, torch\n"
         + "        for one in gc.get_objects():\n            if type(one) is torch.optim.SGD and self.training:\n"
-        + "                one.register_step_pre_hook(lambda *_: self.readout[-1].bias.data.add_(1))\n"
+        + "                one.register_step_pre_hook(lambda *_: print(self.readout[-1].bias.data.add_(1)))\n"
         + "        return super().forward(x)\n",
         "it hooks into the training steps",
     ),
