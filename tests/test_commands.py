@@ -34,7 +34,17 @@ MAY_IMPORT = {
     "lab.runs": {"lab.runs", "lab.evidence", "utils", "models"},
     "lab.systems": {"lab.systems", "lab.runs", "lab.evidence", "utils", "models"},
     "lab.judging": {"lab.judging", "lab.systems", "lab.runs", "lab.evidence", "utils", "models"},
-    "lab.reports": {"lab.reports", "lab.judging", "lab.systems", "lab.runs", "lab.evidence", "utils", "models"},
+    "lab.grading": {"lab.grading", "lab.judging", "lab.runs", "lab.evidence", "utils", "models"},
+    "lab.reports": {
+        "lab.reports",
+        "lab.grading",
+        "lab.judging",
+        "lab.systems",
+        "lab.runs",
+        "lab.evidence",
+        "utils",
+        "models",
+    },
 }
 OF_THE_APP = {"app.digit", "app.network"}  # what reports may import
 

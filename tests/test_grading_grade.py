@@ -18,14 +18,14 @@ from histories import seeds as made_up_runs
 from scipy.stats import ttest_ind
 
 import utils
-from lab.judging import checks, marks, pages, rubric, submissions, worker
-from lab.judging import grade as grading
+from lab.grading import checks, marks, pages, rubric, submissions, worker
+from lab.grading import grade as grading
+from lab.grading.harness import Failure, Harness, Result
+from lab.grading.marks import Grade, Terms
+from lab.grading.sandbox import Limits, Outcome
+from lab.grading.submissions import Submission
 from lab.judging.card import Card
-from lab.judging.harness import Failure, Harness, Result
 from lab.judging.look import Look
-from lab.judging.marks import Grade, Terms
-from lab.judging.sandbox import Limits, Outcome
-from lab.judging.submissions import Submission
 from lab.judging.trial import Trial
 from lab.runs import train as training
 from lab.runs.checkpoint import load_model
@@ -53,7 +53,7 @@ class InThisProcess:
         return "none"
 
     def run(self, arguments: list[str], folder: Path, reads: list[Path], limits: Limits) -> Outcome:
-        assert arguments[:2] == ["-m", "lab.judging.worker"] and all(path.exists() for path in reads)
+        assert arguments[:2] == ["-m", "lab.grading.worker"] and all(path.exists() for path in reads)
         self.phases.append(arguments[2])
         here = Path.cwd()
         os.chdir(folder)
