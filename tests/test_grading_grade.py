@@ -567,6 +567,7 @@ def test_the_sample_gives_no_verdict_and_no_points(graded, tmp_path):
     assert "not judged" in grading.as_table([grade])
 
 
+@pytest.mark.slow
 def test_two_submissions_in_a_real_sandbox(few, tmp_path, monkeypatch, capsys):
     """The command, from submissions to pages, each phase in a process of its own, of which each takes seconds to start."""
     (tmp_path / "in").mkdir()
