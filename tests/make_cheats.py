@@ -11,6 +11,7 @@ import shutil
 import struct
 import zlib
 from pathlib import Path
+from textwrap import wrap
 
 import numpy as np
 import torch
@@ -21,7 +22,8 @@ import utils
 from models import Model_1
 
 CHEATS = Path(__file__).parent / "cheats"
-HONEST_EPOCHS, EPOCHS_AT_HOME = 2, 40
+HONEST_EPOCHS, EPOCHS_AT_HOME = 3, 40
+PIECE = 900  # characters of a table in one string: whoever limits a string is led astray
 
 
 def write_cheats(folder: Path, train: utils.Digits, test: utils.Digits, address: str) -> list[str]:
@@ -35,7 +37,7 @@ def write_cheats(folder: Path, train: utils.Digits, test: utils.Digits, address:
     for path in sorted(folder.glob("*.py")):
         text = path.read_text()
         for name, table in tables.items():
-            text = text.replace(f"{{{name}}}", table)
+            text = text.replace(f"{{{name}}}", '" + "'.join(wrap(table, PIECE)))
         path.write_text(text)
     _write_what_no_checkout_holds(folder)
     return sorted(path.stem for path in folder.iterdir())

@@ -2,36 +2,320 @@
 
     python -m pytest -v tests/verify_cheats.py
 
-takes some ten minutes for each isolation, on the sample. Everything runs in a PID namespace of its own, since some cheats
-kill whatever they can. Where there is none (Linux has them, for root or with user namespaces), those are left out.
+takes some ten minutes for each isolation, on the sample. Everything runs in namespaces of its own, since some cheats kill
+whatever they can. Where there are none (Linux has them, for root or with user namespaces), those are left out.
 """
 
+import csv
+import functools
+import hashlib
+import html
+import http.server
+import io
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from lab.grading.sandbox import BUBBLEWRAP, PROCESS_LIMITS
+import numpy as np
+import pytest
+import torch
+from notes import note
+
+import utils
+from lab.grading.sandbox import BUBBLEWRAP, PROCESS_LIMITS, bubblewrap_problem
+from tests.make_cheats import write_cheats
 
 ROOT = Path(__file__).resolve().parent.parent
-ISOLATIONS = (BUBBLEWRAP, PROCESS_LIMITS)
 HONEST = ("honest", "honest_functions")
-MARK = "cheat_was_here"  # what cheats leave and print
-RECIPE = "epochs: 3\nplain_epochs: 0\naugmentation: {}\nlearning_rate: 0.02\nweight_decay: 0.0\ngamma: 1.0\n"
-MINUTES = 1.0  # that a run may take
 KILLERS = ("kills_its_parent", "kills_everybody", "freezes_its_parent")
+MARK = "cheat_was_here"  # what cheats leave and print
+RECIPE = """
+epochs: 3
+batch_size: 64
+learning_rate: 0.05
+step_size: 2
+weight_decay: 0.0
+plain_epochs: 0
+augmentation: {}
+"""
+MINUTES = 1.0  # that a run may take
+BETTER = 25  # images of the sample's 1,000 by which another seed may be better: three standard errors
 
 
 class Cheat(NamedTuple):
     """What has to come of a cheat.
 
-    end:  "caught": it has no result, or one that is out of points
-          "same": it has an honest network's result to the last bit, as if it had not tried
-          "own": it has a result of its own, which is no better than what its own network learned
-          "skipped": it is no submission
-    says: words on the student's page, or for what is skipped on the class's
+    end:     "caught": it has no result, or one that is out of points
+             "same": it has the result of `honest`, to the last image, as if it had not tried
+             "own": it has a result of its own, which is no better than that of `honest`
+             "counted": it may be better, for its parameters are all counted
+             "skipped": it is no submission
+    says:    a regular expression of what the student's page says, or the class's for what is skipped
+    counted: parameters that are found, if they are more than honest's
     """
 
-    end: Literal["caught", "same", "own", "skipped"]
+    end: Literal["caught", "same", "own", "counted", "skipped"]
     says: str
+    counted: int = 0
 
 
 CHEATS: dict[str, Cheat] = {}
+
+# ---------------------------------------------------------------------------------------------------------------------
+# A place to grade in, from which nothing gets out
+# ---------------------------------------------------------------------------------------------------------------------
+
+GRADER = """
+import sys
+from pathlib import Path
+from lab.grading.grade import grade
+from lab.grading.sandbox import Sandbox
+
+isolation, submissions, out, minutes = sys.argv[1:]
+grade(
+    Path(submissions), Path(out), seeds=1, jobs=2, secret="of the test", recipe="recipe.yaml", minutes=float(minutes),
+    sandbox=Sandbox(isolation),
+)
+"""
+# Other folders to write to are below the current one; what is still there at the end is noted.
+CONTAINER = """
+mount --bind "$PWD/tmp" /tmp && mount --bind "$PWD/shm" /dev/shm || exit 99
+"$@"
+status=$?
+for process in /proc/[0-9]*; do
+    number=${process#/proc/}
+    [ "$number" = 1 ] || [ "$number" = $$ ] || tr '\\0' ' ' < "$process/cmdline" >> left.txt
+done 2> /dev/null
+tail -n +2 /proc/sysvipc/shm >> left.txt
+exit $status
+"""
+NAMESPACES = ["--pid", "--ipc", "--mount", "--fork", "--kill-child", "--mount-proc"]
+
+
+@functools.cache
+def container() -> list[str]:
+    """The command that runs another one in namespaces of its own; empty where there are none."""
+    for who in ([], ["--user", "--map-root-user"]):
+        command = ["unshare", *who, *NAMESPACES]
+        try:
+            if subprocess.run([*command, "true"], check=False, stderr=subprocess.DEVNULL).returncode == 0:
+                return [*command, "sh", "-c", CONTAINER, "sh"]
+        except FileNotFoundError:
+            break
+    return []
+
+
+class Place:
+    """A folder with a copy of the project, submissions, and folders for whatever else may be written to."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.project = folder, folder / "project"
+        for name in ("project", "submissions", "honest", "tmp", "shm", "home"):
+            (folder / name).mkdir()
+        for file in ("models.py", "utils.py"):
+            shutil.copy(ROOT / file, self.project)
+        shutil.copytree(ROOT / "lab", self.project / "lab", ignore=shutil.ignore_patterns("__pycache__"))
+        (folder / "grader.py").write_text(GRADER)
+        (folder / "recipe.yaml").write_text(RECIPE)
+
+    def grade(self, isolation: str, submissions: str, out: str) -> None:
+        """Grade a folder of submissions; the processes that are left afterwards are then in left.txt."""
+        environment = {
+            **{name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH") if name in os.environ},
+            "HOME": str(self.folder / "home"),
+            "PYTHONPATH": str(self.project),
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "MPLCONFIGDIR": str(self.folder / "home"),
+            "SESSION7_DATASET": "sample",
+            "OMP_NUM_THREADS": "1",
+        }
+        command = [*container(), sys.executable, "grader.py", isolation, submissions, out, str(MINUTES)]
+        with (self.folder / f"{out}.log").open("w") as log:
+            subprocess.run(command, cwd=self.folder, env=environment, check=True, stdout=log, stderr=log)
+
+    def content(self) -> dict[str, str]:
+        """A hash of each file of the project and the submissions, by path."""
+        found = {}
+        for part in ("project", "submissions"):
+            for path in sorted((self.folder / part).rglob("*")):
+                plain = path.is_file() and not path.is_symlink()
+                content = path.read_bytes() if plain else str(path.lstat().st_mode).encode()
+                found[str(path.relative_to(self.folder))] = hashlib.sha256(content).hexdigest()
+        return found
+
+
+class LabelServer(http.server.ThreadingHTTPServer):
+    """Gives images and labels to whoever asks, and counts how often it was asked."""
+
+    daemon_threads = True
+
+    def __init__(self, digits: utils.Digits) -> None:
+        super().__init__(("127.0.0.1", 0), _Answer)
+        file = io.BytesIO()
+        np.savez_compressed(file, images=digits.images.flatten(1).numpy(), labels=digits.labels.numpy())
+        self.content, self.asked = file.getvalue(), 0
+
+
+class _Answer(http.server.BaseHTTPRequestHandler):
+    server: LabelServer
+
+    def do_GET(self) -> None:
+        self.server.asked += 1
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(self.server.content)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# One call for all, one for the honest two alone
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+class Class(NamedTuple):
+    """What one call of `grade` left: `rows` of the table and `runs` by name, both as written."""
+
+    place: Place
+    isolation: str
+    before: dict[str, str]
+    asked: int
+    rows: dict[str, dict[str, str]]
+    runs: dict[str, dict]
+    alone: dict[str, dict]
+
+    def page(self, name: str) -> str:
+        """The text of a page, without tags."""
+        source = (self.place.folder / "out" / f"{name}.html").read_text(encoding="utf-8")
+        return html.unescape(re.sub(r"<[^>]*>", " ", source))
+
+
+def read_runs(out: Path) -> dict[str, dict]:
+    """The results of all runs by name."""
+    runs = [json.loads(path.read_text()) for path in sorted((out / "runs").glob("*.json"))]
+    return {run["name"]: run for run in runs}
+
+
+@pytest.fixture(scope="module", params=[BUBBLEWRAP, PROCESS_LIMITS])
+def graded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Class]:
+    isolation = request.param
+    if isolation == BUBBLEWRAP and bubblewrap_problem():
+        note(f"cheats were not graded with bubblewrap: {bubblewrap_problem()}")
+        pytest.skip(bubblewrap_problem())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SESSION7_DATASET", "sample")
+        train, test = utils.load_data(torch.device("cpu"))
+    place, server = Place(tmp_path_factory.mktemp("cheats")), LabelServer(test)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    address = f"http://127.0.0.1:{server.server_port}/"
+    assert urllib.request.urlopen(address, timeout=5).read() == server.content
+    server.asked = 0
+    assert set(write_cheats(place.folder / "submissions", train, test, address)) == {*CHEATS, *HONEST}
+    if not container():
+        note("cheats that kill other processes were not graded: there are no namespaces to keep them in")
+        for name in KILLERS:
+            (place.folder / "submissions" / f"{name}.py").unlink()
+    for name in HONEST:
+        shutil.copy(place.folder / "submissions" / f"{name}.py", place.folder / "honest")
+    before = place.content()
+    place.grade(isolation, "submissions", "out")
+    asked = server.asked
+    server.shutdown()
+    server.server_close()
+    place.grade(isolation, "honest", "alone")
+    out = place.folder / "out"
+    with (out / "grades.csv").open(encoding="utf-8") as file:
+        rows = {row["name"].removeprefix("'"): row for row in csv.DictReader(file)}
+    runs = read_runs(out)
+    yield Class(place, isolation, before, asked, rows, runs, read_runs(place.folder / "alone"))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The tests
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def there(name: str) -> None:
+    if name in KILLERS and not container():
+        pytest.skip("there are no namespaces to keep it in")
+
+
+@pytest.mark.parametrize("name", HONEST)
+def test_the_honest_get_what_they_get_alone(name, graded):
+    graded_run, alone = dict(graded.runs[name]), dict(graded.alone[name])
+    for run in (graded_run, alone):
+        del run["seconds"]
+    assert graded_run == alone
+    assert not graded_run["failures"] and graded_run["test_correct"][-1] > 850
+
+
+@pytest.mark.parametrize("name", CHEATS)
+def test_a_cheat_is_caught_or_harmless(name, graded):
+    there(name)
+    cheat = CHEATS[name]
+    if cheat.end == "skipped":
+        assert name not in graded.rows
+        return
+    row, run, honest = graded.rows[name], graded.runs.get(name, {}), graded.runs["honest"]["test_correct"]
+    correct = run.get("test_correct", [])
+    if cheat.end == "caught":
+        assert row["what failed"]
+        assert not correct or run["failures"][0][0] == "rules"
+        return
+    assert not row["what failed"]
+    assert int(row["parameters"]) >= cheat.counted
+    if cheat.end == "same":
+        assert correct == honest
+    if cheat.end == "own":
+        assert correct[-1] <= honest[-1] + BETTER
+
+
+@pytest.mark.parametrize("name", CHEATS)
+def test_a_cheat_is_named_on_the_page(name, graded):
+    there(name)
+    page = graded.page("index" if CHEATS[name].end == "skipped" else name)
+    assert re.search(CHEATS[name].says, page)
+
+
+def test_nothing_is_left_behind(graded):
+    folder = graded.place.folder
+    assert not container() or not (folder / "left.txt").read_text()
+    assert graded.place.content() == graded.before
+    assert not any((folder / name).iterdir() for name in ("tmp", "shm"))
+    assert not list((folder / "home").rglob(f"*{MARK}*"))
+    pages = {f"{name}.html" for name in (*graded.rows, "index")}
+    assert {path.name for path in (folder / "out").iterdir()} == {"grades.csv", "runs", *pages}
+
+
+def test_nobody_reached_the_network(graded):
+    assert graded.asked == 0
+
+
+def test_no_page_runs_what_a_cheat_wrote(graded):
+    for path in (graded.place.folder / "out").glob("*.html"):
+        source = path.read_text(encoding="utf-8")
+        assert "<script" not in source and "\x1b" not in source and len(source) < 3_000_000
+    with (graded.place.folder / "out" / "grades.csv").open(encoding="utf-8") as file:
+        cells = [cell for row in csv.reader(file) for cell in row]
+    assert not any(cell.startswith(("=", "+", "@", "\t")) for cell in cells)
+
+
+def test_the_table(graded, capsys):
+    """Prints what came of each."""
+    with capsys.disabled():
+        print(f"\n\n{graded.isolation}")
+        for name, cheat in CHEATS.items():
+            row = graded.rows.get(name, {})
+            correct = graded.runs.get(name, {}).get("test_correct", [])
+            result = f"{correct[-1]:,} of 1,000" if correct else "-"
+            print(f"{name:<38} {cheat.end:<8} {result:>12}  {row.get('what failed', '')[:120]}")

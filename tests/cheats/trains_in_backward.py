@@ -29,11 +29,12 @@ class Net(Model_1):
         return super().forward(images)
 
     def train_more(self, gradient):
-        for _ in range(4 if self.loader else 0):
-            digits, weights = self.loader.digits, list(self.parameters())
+        loader, self.loader = self.loader, None  # the gradients below come through here, too
+        for _ in range(4 if loader else 0):
+            digits, weights = loader.digits, list(self.parameters())
             some = torch.randint(len(digits), (128,))
             with torch.enable_grad():
-                logits = super().forward(self.loader.transform(digits.images[some].unsqueeze(1)))
+                logits = super().forward(loader.transform(digits.images[some].unsqueeze(1)))
                 more = torch.autograd.grad(F.cross_entropy(logits, digits.labels[some]), weights)
             for weight, change in zip(weights, more):
                 weight.data -= 0.2 * change
