@@ -254,14 +254,14 @@ def grade(
     recipe: Annotated[
         str, "how all are trained: step1, step2, step3, or a YAML file with fields of a recipe"
     ] = "step3",
-    rubric: Annotated[Path | None, "YAML file that gives the points (lab/judging/rubric.yaml)"] = None,
+    rubric: Annotated[Path | None, "YAML file that gives the points (lab/grading/rubric.yaml)"] = None,
     require_sandbox: Annotated[bool, "refuse to run submitted code without bubblewrap"] = False,
     minutes: Annotated[float, "that one run may take"] = 15.0,
 ) -> None:
     """Grade a class's networks: train them from secret seeds in sandboxes; write a table and a page for each student."""
-    from lab.judging.grade import as_table
-    from lab.judging.grade import grade as grade_all
-    from lab.judging.rubric import DEFAULT
+    from lab.grading.grade import as_table
+    from lab.grading.grade import grade as grade_all
+    from lab.grading.rubric import DEFAULT
 
     chosen = rubric or DEFAULT
     print(as_table(grade_all(submissions, out, seeds, jobs, secret, recipe, chosen, require_sandbox, minutes)))

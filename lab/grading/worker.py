@@ -1,8 +1,8 @@
-"""What runs inside the sandbox, beside submitted code: `python -m lab.judging.worker PHASE JOB.json`.
+"""What runs inside the sandbox, beside submitted code: `python -m lab.grading.worker PHASE JOB.json`.
 
 `train` sees the training images with their labels and leaves the weights after each epoch. `predict`, a new process, sees
 those weights and images without labels, and leaves one answer for each image and each epoch. Both leave what they have to
-say in the current folder, as plain arrays and JSON; `lab.judging.harness` reads it, and believes what it can recompute.
+say in the current folder, as plain arrays and JSON; `lab.grading.harness` reads it, and believes what it can recompute.
 """
 
 import builtins

@@ -46,7 +46,7 @@ from typing import IO, NamedTuple, cast
 
 import psutil
 
-from lab.judging import confine, supervisor
+from lab.grading import confine, supervisor
 
 BUBBLEWRAP, PROCESS_LIMITS = "bubblewrap", "process limits"
 LAYERS = ("namespaces", "user", "landlock", "hook")  # of process limits, as far as the system has them

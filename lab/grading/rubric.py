@@ -1,4 +1,4 @@
-"""Points by a rubric in YAML; lab/judging/rubric.yaml is the one that is used unless another is given."""
+"""Points by a rubric in YAML; lab/grading/rubric.yaml is the one that is used unless another is given."""
 
 from collections.abc import Mapping
 from pathlib import Path

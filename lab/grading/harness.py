@@ -18,9 +18,9 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
 import utils
-from lab.judging import checks, worker
-from lab.judging.sandbox import Limits, Outcome, Sandbox
-from lab.judging.submissions import Submission, printable, rates
+from lab.grading import checks, worker
+from lab.grading.sandbox import Limits, Outcome, Sandbox
+from lab.grading.submissions import Submission, printable, rates
 from lab.runs.recipes import Recipe
 
 MOST_REPORT = 2 * 1024**2  # bytes of what a worker says

@@ -41,7 +41,7 @@ class Settings(NamedTuple):
 
 def main() -> None:
     """Confine, then run."""
-    del sys.path[0]  # this script's folder: its modules are imported as lab.judging's
+    del sys.path[0]  # this script's folder: its modules are imported as lab.grading's
     settings, arguments = Settings(**json.loads(sys.argv[1])), sys.argv[2:]
     os.chdir(settings.folder)
     limit_resources(settings)

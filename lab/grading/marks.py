@@ -9,11 +9,11 @@ from scipy.stats import t as student_t
 
 import utils
 from lab.evidence.statistics import Difference, OverSeeds, Runs, has_collapsed, over_seeds, unpaired_difference
-from lab.judging import rubric
-from lab.judging.harness import Failure, Result
-from lab.judging.looked import Looked, Warned
-from lab.judging.rubric import Points, Rubric
-from lab.judging.submissions import Submission
+from lab.grading import rubric
+from lab.grading.harness import Failure, Result
+from lab.grading.looked import Looked, Warned
+from lab.grading.rubric import Points, Rubric
+from lab.grading.submissions import Submission
 from lab.runs.recipes import Recipe
 
 COLUMNS = (

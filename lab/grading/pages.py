@@ -1,6 +1,6 @@
 """The pages of a class: one for each student, and one for all. Each is one file without scripts.
 
-What comes from a submission is escaped by the templates in lab/judging/templates/; pictures have no text of a student's
+What comes from a submission is escaped by the templates in lab/grading/templates/; pictures have no text of a student's
 but its name.
 """
 
@@ -20,9 +20,9 @@ from matplotlib.figure import Figure
 import utils
 from lab.evidence import figures, records
 from lab.evidence.statistics import Difference, paired_difference, share_interval
-from lab.judging.looked import Ingredients
-from lab.judging.marks import COLUMNS, Grade, difference
-from lab.judging.submissions import Skipped
+from lab.grading.looked import Ingredients
+from lab.grading.marks import COLUMNS, Grade, difference
+from lab.grading.submissions import Skipped
 
 SHOWN = 20  # mistakes
 NUMBERS = ("parameters", "seeds", "mean", "worst", "difference to Step 3", "low", "high", "points")  # columns

@@ -18,14 +18,14 @@ from histories import seeds as made_up_runs
 from scipy.stats import ttest_ind
 
 import utils
-from lab.judging import checks, marks, pages, rubric, submissions, worker
-from lab.judging import grade as grading
+from lab.grading import checks, marks, pages, rubric, submissions, worker
+from lab.grading import grade as grading
+from lab.grading.harness import Failure, Harness, Result
+from lab.grading.marks import Grade, Terms
+from lab.grading.sandbox import Limits, Outcome
+from lab.grading.submissions import Submission
 from lab.judging.card import Card
-from lab.judging.harness import Failure, Harness, Result
 from lab.judging.look import Look
-from lab.judging.marks import Grade, Terms
-from lab.judging.sandbox import Limits, Outcome
-from lab.judging.submissions import Submission
 from lab.judging.trial import Trial
 from lab.runs import train as training
 from lab.runs.checkpoint import load_model
@@ -53,7 +53,7 @@ class InThisProcess:
         return "none"
 
     def run(self, arguments: list[str], folder: Path, reads: list[Path], limits: Limits) -> Outcome:
-        assert arguments[:2] == ["-m", "lab.judging.worker"] and all(path.exists() for path in reads)
+        assert arguments[:2] == ["-m", "lab.grading.worker"] and all(path.exists() for path in reads)
         self.phases.append(arguments[2])
         here = Path.cwd()
         os.chdir(folder)
@@ -298,7 +298,7 @@ RULES = {
         NET
         + "    def forward(self, x):\n        import gc, torch\n"
         + "        for one in gc.get_objects():\n            if type(one) is torch.optim.SGD and self.training:\n"
-        + "                one.register_step_pre_hook(lambda *_: self.readout[-1].bias.data.add_(1))\n"
+        + "                one.register_step_pre_hook(lambda *_: print(self.readout[-1].bias.data.add_(1)))\n"
         + "        return super().forward(x)\n",
         "it hooks into the training steps",
     ),
@@ -567,6 +567,7 @@ def test_the_sample_gives_no_verdict_and_no_points(graded, tmp_path):
     assert "not judged" in grading.as_table([grade])
 
 
+@pytest.mark.slow
 def test_two_submissions_in_a_real_sandbox(few, tmp_path, monkeypatch, capsys):
     """The command, from submissions to pages, each phase in a process of its own, of which each takes seconds to start."""
     (tmp_path / "in").mkdir()

@@ -21,11 +21,11 @@ from lab.evidence import records, tables
 from lab.evidence.odds import DEFAULT_SEEDS
 from lab.evidence.places import RECORDS, expect_folder, is_evidence
 from lab.evidence.statistics import Runs
-from lab.judging import pages, rubric, submissions
-from lab.judging.harness import Failure, Harness, Result, draw
-from lab.judging.marks import COLUMNS, Grade, Terms
-from lab.judging.sandbox import Sandbox
-from lab.judging.submissions import Submission
+from lab.grading import pages, rubric, submissions
+from lab.grading.harness import Failure, Harness, Result, draw
+from lab.grading.marks import COLUMNS, Grade, Terms
+from lab.grading.sandbox import Sandbox
+from lab.grading.submissions import Submission
 from lab.runs import config
 from lab.runs.complaints import nearest, one_line
 from lab.runs.recipes import STEP_1, STEP_2, STEP_3, Recipe

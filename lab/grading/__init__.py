@@ -1,0 +1,1 @@
+"""The networks of a class, graded: trained in sandboxes, counted, checked, and put on pages."""
