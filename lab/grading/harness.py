@@ -135,9 +135,14 @@ class _Error(_Report):
     diverged: bool
 
 
-class _Trained(_Report):
+class _Recorded(_Report):
     look: dict[str, object]
     shared: dict[Words, Words]
+    changed: Annotated[list[Words], Field(max_length=5_000)]
+    why: Words
+
+
+class _Trained(_Report):
     steps: Count
     moved: Count
     hooks: Count
@@ -177,6 +182,7 @@ class Harness:
     secret: decides the order of the test images and how the moved ones are moved
     isolation: what the sandbox is made of on this machine
     scratch: a folder for what lasts as long as a run
+    trusted: the names of submissions whose own code may train and answer, where it cannot be recorded
     """
 
     train: utils.Digits
@@ -186,6 +192,7 @@ class Harness:
     isolation: str
     scratch: Path
     minutes: float
+    trusted: frozenset[str] = frozenset()
 
     def run(self, submission: Submission, recipe: Recipe, seed: int) -> Result:
         """Train and test a submission from a seed. What fails is in the result; nothing is raised for it."""
@@ -212,25 +219,59 @@ class _Run:
         self.place, self.result = place, result
         self.seconds_left = 60 * harness.minutes
         self.labels = harness.test.labels.numpy()
+        self.network: dict[str, object] = {}  # what a job says of the network: files, unless its own code is to run
+        self.other = self._draw("another seed")
 
     def to_the_end(self) -> None:
         """Train, predict, count and check. Raises Broken where the run cannot go on."""
+        recorded = self._record()
+        initial, elsewhere = (self._initial(seed) for seed in (self.seed, self.other))
         said = self._train()
         epochs = [self._weights(epoch) for epoch in range(self.recipe.epochs + 1)]
         why = checks.trouble_with_weights(epochs)
         if why:
             raise Broken("rules", why)
         self._check_training(said)
-        self.result.parameters = checks.count_parameters(epochs[0], said.shared, epochs[1:])
-        self._take(said)
+        self.result.parameters = checks.count_parameters(epochs[0], recorded.shared, epochs[1:])
+        self._take(recorded, said)
         generator = np.random.default_rng(self._draw("shuffled"))
         unlearned = [epochs[0], *(checks.shuffled(epochs[-1], generator) for _ in range(SHUFFLES))]
         answers = self._answer("test", self.harness.test.images.numpy(), [*epochs[1:], *unlearned])
         learned, guessed = answers[: self.recipe.epochs], answers[self.recipe.epochs :]
         self._count(learned)
-        self._check_initial_and_moved(epochs, learned[-utils.LAST_EPOCHS :], guessed)
+        why = self._trouble_with_initial(epochs[0], initial, elsewhere)
+        why = why or self._trouble_with_answers(epochs, learned[-utils.LAST_EPOCHS :], guessed)
+        if why:
+            self.result.failures.append(Failure("rules", why))
 
-    # ----- the two phases -----
+    # ----- the phases -----
+
+    def _record(self) -> _Recorded:
+        """Have the submission say what its network does, where there are no data."""
+        folder = self._sandboxed("record", {"seeds": [self.seed, self.other]}, [], with_code=True)
+        said = _said(folder, _Recorded)
+        self._expect_unchanged(said.changed)
+        if not said.why:
+            script, weights = self.place / worker.SCRIPT, self.place / worker.initial_file(self.seed)
+            try:
+                script.write_bytes(checks.read_file(folder / worker.SCRIPT, MOST_REPORT))
+            except ValueError as error:
+                raise Broken("run", f"its network was not recorded: {error}") from None
+            worker.write_arrays(weights, self._initial(self.seed))
+            self.network = {"script": str(script), "initial": str(weights)}
+        elif self.submission.name not in self.harness.trusted:
+            raise Broken(
+                "run",
+                f"its network cannot be run without its code: {said.why}. The instructor can read the code, and let it run "
+                f"with the data: --trust {self.submission.name}",
+            )
+        return said
+
+    def _initial(self, seed: int) -> dict[str, np.ndarray]:
+        try:
+            return checks.read_arrays(self.place / "record" / worker.initial_file(seed))
+        except ValueError as error:
+            raise Broken("run", f"it left no initial weights: {error}") from None
 
     def _train(self) -> _Trained:
         images = self.place / "training.npz"
@@ -247,9 +288,7 @@ class _Run:
         self._expect_unchanged(said.changed)
         return said
 
-    def _answer(
-        self, name: str, images: np.ndarray, weights: Sequence[checks.Arrays], seeds: Sequence[int] = ()
-    ) -> np.ndarray:
+    def _answer(self, name: str, images: np.ndarray, weights: Sequence[checks.Arrays]) -> np.ndarray:
         """The answers of some sets of weights to images, uint8 (sets, images), from a new process that sees the images in
         an order of its own.
         """
@@ -260,7 +299,7 @@ class _Run:
         for number, arrays in enumerate(weights):
             files.append(self.place / f"{name}{number:02}.npz")
             worker.write_arrays(files[-1], arrays)
-        job = {"images": str(file), "weights": [str(one) for one in files], "seeds": list(seeds)}
+        job = {"images": str(file), "weights": [str(one) for one in files]}
         folder = self._sandboxed(name, job, [file, *files], phase="predict")
         said = _said(folder, _Predicted)
         self._expect_unchanged(said.changed)
@@ -274,17 +313,25 @@ class _Run:
         answers[:, order] = shown
         return answers
 
-    def _sandboxed(self, name: str, job: Mapping[str, object], reads: Sequence[Path], phase: str = "") -> Path:
+    def _sandboxed(
+        self, name: str, job: Mapping[str, object], reads: Sequence[Path], phase: str = "", with_code: bool = False
+    ) -> Path:
         """Run a phase of the worker; return the folder that it was free to write to. Raises Broken if it was stopped."""
-        code, folder, file = self.place / f"{name}-code", self.place / name, self.place / f"{name}.json"
-        code.mkdir()
+        folder, file = self.place / name, self.place / f"{name}.json"
         folder.mkdir()
-        for source, content in self.submission.code.items():
-            (code / source).write_bytes(content)
-        file.write_text(json.dumps({**job, "code": str(code), "recipe": asdict(self.recipe)}), encoding="utf-8")
+        network = self.network
+        if with_code or not network:
+            code = self.place / f"{name}-code"
+            code.mkdir()
+            for source, content in self.submission.code.items():
+                (code / source).write_bytes(content)
+            network = {"code": str(code)}
+        file.write_text(json.dumps({**job, **network, "recipe": asdict(self.recipe)}), encoding="utf-8")
         limits = Limits(max(self.seconds_left, LEAST_SECONDS), MEMORY_MIB, DISK_MIB)
         arguments = ["-m", worker.__name__, phase or name, str(file)]
-        outcome = self.harness.sandbox.run(arguments, folder, [code, file, *reads], limits)
+        outcome = self.harness.sandbox.run(
+            arguments, folder, [*(Path(str(one)) for one in network.values()), file, *reads], limits
+        )
         self.seconds_left -= outcome.seconds
         self._look_at(outcome, folder)
         return folder
@@ -325,9 +372,9 @@ class _Run:
         ):
             raise Broken("rules", "its learning rates are not those of the recipe")
 
-    def _take(self, said: _Trained) -> None:
+    def _take(self, recorded: _Recorded, said: _Trained) -> None:
         result = self.result
-        result.look, result.environment = said.look, said.environment
+        result.look, result.environment = recorded.look, said.environment
         result.learning_rate, result.train_loss = said.learning_rate, said.train_loss
         result.train_correct, result.seconds = said.train_correct, said.seconds
         result.final_train_correct = said.final_train_correct
@@ -337,36 +384,31 @@ class _Run:
         wrong = np.flatnonzero(answers[-1] != self.labels)
         self.result.mistakes = [[int(i), int(self.labels[i]), int(answers[-1, i])] for i in wrong]
 
-    def _check_initial_and_moved(
-        self, epochs: Sequence[checks.Arrays], learned: np.ndarray, guessed: np.ndarray
-    ) -> None:
-        """Hold the answers of the last epochs against those to moved images, and those of weights that have not learned
-        against chance; and see whether the initial weights follow from the seed.
+    def _trouble_with_initial(self, first: checks.Arrays, initial: checks.Arrays, elsewhere: checks.Arrays) -> str:
+        """What is wrong with initial weights: those that it trained from, and those of the seed and of another one."""
+        if not checks.same(initial, first):
+            return "built again from the same seed, the network has other initial weights"
+        if not checks.depends_on_seed(initial, elsewhere):
+            return (
+                "its initial weights are the same for every seed: they are fixed in the code, or the code sets a seed"
+            )
+        return ""
 
-        A process of its own sees the moved images alone: beside the test images it could look them up among these.
+    def _trouble_with_answers(self, epochs: Sequence[checks.Arrays], learned: np.ndarray, guessed: np.ndarray) -> str:
+        """What is wrong with the answers of the last epochs, and with those of weights that have not learned.
+
+        Where its own code answers, it may know the images: then it is held against those to moved images, which a process of
+        its own sees: beside the test images it could look them up among these.
         """
-        moved = checks.moved(self.harness.test.images.numpy(), np.random.default_rng(self._draw("moved")))
-        other = self._draw("another seed")
-        answers = self._answer("moved", moved, epochs[-len(learned) :], [self.seed, other])
-        compared = checks.compare(learned, answers, self.labels)
         rights = [checks.percent_right(one, self.labels) for one in guessed]
-        self.result.measured = {**compared._asdict(), "initial": rights[0], "shuffled": max(rights[1:])}
-        again, elsewhere = (self._rebuilt(seed) for seed in (self.seed, other))
-        if not checks.same(again, epochs[0]):
-            why = "built again from the same seed, the network has other initial weights"
-        elif not checks.depends_on_seed(again, elsewhere):
-            why = "its initial weights are the same for every seed: they are fixed in the code, or the code sets a seed"
-        else:
-            why = checks.trouble_without_learning(guessed, self.labels)
-        why = why or checks.trouble_with_answers(compared, len(self.labels))
-        if why:
-            self.result.failures.append(Failure("rules", why))
-
-    def _rebuilt(self, seed: int) -> dict[str, np.ndarray]:
-        try:
-            return checks.read_arrays(self.place / "moved" / worker.rebuilt_file(seed))
-        except ValueError as error:
-            raise Broken("rules", f"the network was not built again: {error}") from None
+        self.result.measured = {"initial": rights[0], "shuffled": max(rights[1:])}
+        why = checks.trouble_without_learning(guessed, self.labels)
+        if self.network:
+            return why
+        moved = checks.moved(self.harness.test.images.numpy(), np.random.default_rng(self._draw("moved")))
+        compared = checks.compare(learned, self._answer("moved", moved, epochs[-len(learned) :]), self.labels)
+        self.result.measured |= compared._asdict()
+        return why or checks.trouble_with_answers(compared, len(self.labels))
 
     def _expect_unchanged(self, changed: Sequence[str]) -> None:
         if changed:

@@ -100,8 +100,9 @@ def _facts(grade: Grade) -> Iterator[tuple[str, str]]:
         yield f"difference to {grade.terms.against}", f"{why}; {len(grade.terms.recorded)} recorded seeds"
     measured = [result.measured for result in grade.ended if result.measured]
     if measured:
-        agreement = min(one.get("agreement", 0.0) for one in measured)
-        yield "answers that stay when the images move by a third of a pixel", f"{agreement:.2f} %"
+        moved = [one["agreement"] for one in measured if "agreement" in one]
+        if moved:  # where its own code answered
+            yield "answers that stay when the images move by a third of a pixel", f"{min(moved):.2f} %"
         unlearned = max(max(one.get("initial", 0.0), one.get("shuffled", 0.0)) for one in measured)
         yield "right without having learned", f"at most {unlearned:.1f} %"
     isolation = grade.cells()["isolation"]

@@ -1,8 +1,12 @@
-"""What runs inside the sandbox, beside submitted code: `python -m lab.grading.worker PHASE JOB.json`.
+"""What runs inside the sandbox: `python -m lab.grading.worker PHASE JOB.json`.
 
-`train` sees the training images with their labels and leaves the weights after each epoch. `predict`, a new process, sees
-those weights and images without labels, and leaves one answer for each image and each epoch. Both leave what they have to
-say in the current folder, as plain arrays and JSON; `lab.grading.harness` reads it, and believes what it can recompute.
+`record` runs submitted code, where there are no data: it leaves the initial weights, and a script of what the network does.
+`train` and `predict` need no submitted code: they run the script. `train` sees the training images with their labels, and
+leaves the weights after each epoch. `predict`, a new process, sees these weights and images without labels, and leaves one
+answer for each image and each epoch. All leave what they have to say in the current folder, as plain arrays and JSON.
+
+A network of which there is no script trains and predicts with its own code, if the instructor trusts it. What is checked
+then is in `Snapshot`, `Watch` and `lab.grading.checks`; submitted code that means to can get round some of it.
 """
 
 import builtins
@@ -27,6 +31,7 @@ from torchvision.transforms import v2
 
 import models
 import utils
+from lab.grading import replay
 from lab.judging import look as looking
 from lab.runs import own, recipes
 from lab.runs import train as training
@@ -34,6 +39,7 @@ from lab.runs.recipes import Recipe
 
 CPU = torch.device("cpu")
 REPORT = "report.json"
+SCRIPT = "script.json"  # the recorded network
 PREDICTIONS = "predictions.npz"
 MEASURED = 1_000  # training images that measure each epoch here: the test images are elsewhere
 MOST_CHARACTERS = 300  # of an error's message
@@ -56,9 +62,9 @@ def weights_file(epoch: int) -> str:
     return f"epoch{epoch:02}.npz"
 
 
-def rebuilt_file(seed: int) -> str:
-    """The name of the file with the initial weights of a network that was built again."""
-    return f"rebuilt{seed}.npz"
+def initial_file(seed: int) -> str:
+    """The name of the file with the initial weights that follow from a seed."""
+    return f"initial{seed}.npz"
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -246,20 +252,50 @@ def find(code: str) -> Callable[[], nn.Module]:
         return own.find(f"{code}/net.py:").make
 
 
-def train(job: Mapping[str, Any]) -> dict[str, object]:
-    """Train the submitted network as `lab.runs.train.run` does, and leave its weights: initially, and after each epoch.
+def network(job: Mapping[str, Any]) -> Callable[[], nn.Module]:
+    """What makes the network that a job is about: the submission's `code`, or without it a `script` and its `initial`
+    weights.
+    """
+    if "code" in job:
+        return find(job["code"])
+    script = json.loads(Path(job["script"]).read_text(encoding="utf-8"))
+    weights = dict(np.load(job["initial"], allow_pickle=False))
+    return lambda: replay.Replay(script, {name: torch.from_numpy(array.copy()) for name, array in weights.items()})
 
-    job: `code`, the submission's folder; `recipe`, as a dictionary; `seed`; `images`, the training images and labels as
-    npz; `dataset`, what to call them.
+
+def record(job: Mapping[str, Any]) -> dict[str, object]:
+    """Look at a submitted network, and write down what it does and its initial weights; no data is here.
+
+    job: `code`, the submission's folder; `seeds`, for each of which the network is built.
+    """
+    snapshot = Snapshot()
+    make = find(job["code"])
+    looked = looking.look(make, "Net").as_dict()
+    why = ""
+    for seed in job["seeds"]:
+        utils.seed_everything(seed)
+        model = check_network(make()).to(CPU)
+        write_arrays(Path(initial_file(seed)), state(model))
+    shared = aliases(model)
+    try:
+        Path(SCRIPT).write_text(json.dumps(replay.record(model)), encoding="utf-8")
+    except replay.Unrecorded as error:
+        why = str(error)
+    return {"look": looked, "shared": shared, "changed": snapshot.changed(), "why": why}
+
+
+def train(job: Mapping[str, Any]) -> dict[str, object]:
+    """Train a submitted network as `lab.runs.train.run` does, and leave its weights: initially, and after each epoch.
+
+    job: as for `network`; `recipe`, as a dictionary; `seed`; `images`, the training images and labels as npz; `dataset`,
+    what to call them.
     """
     recipe, seed = Recipe(**job["recipe"]), int(job["seed"])
     arrays = dict(np.load(job["images"], allow_pickle=False))
     images, labels = (torch.from_numpy(arrays[name].copy()) for name in ("images", "labels"))
     digits = utils.Digits(images, labels, job["dataset"])
     snapshot = Snapshot()
-    make = find(job["code"])
-    looked = looking.look(make, "Net").as_dict()
-    changed = snapshot.changed()  # and at the end again: what was changed may be put back
+    make = network(job)
     # from here on, the calls and their order are those of lab.runs.train.run
     train_loader = utils.Loader(digits, recipe.batch_size, training.make_transform(recipe, training=True), shuffle=True)
     measured_loader = utils.Loader(digits[:MEASURED], 1_000, training.make_transform(recipe))
@@ -288,15 +324,12 @@ def train(job: Mapping[str, Any]) -> dict[str, object]:
         after_epoch=keep,
         show=False,
     )
-    changed += [name for name in snapshot.changed() if name not in changed]
     intact = all(np.array_equal(getattr(digits, name).numpy(), arrays[name]) for name in ("images", "labels"))
     return {
-        "look": looked,
-        "shared": aliases(model),
         "steps": watch.steps,
         "moved": watch.moved,
         "hooks": watch.hooks,
-        "changed": changed,
+        "changed": snapshot.changed(),
         "images_intact": intact and asdict(recipe) == asdict(Recipe(**job["recipe"])),
         "environment": history.environment,
         **{name: getattr(history, name) for name in ("learning_rate", "train_loss", "train_correct", "seconds")},
@@ -308,17 +341,13 @@ def train(job: Mapping[str, Any]) -> dict[str, object]:
 def predict(job: Mapping[str, Any]) -> dict[str, object]:
     """Answer images with each of some sets of weights, and leave the answers, uint8 of shape (sets, images).
 
-    job: `code` and `recipe` as for `train`; `images`, npz without labels; `weights`, the files of the sets; `seeds`, for
-    each of which the network is built again, to leave its initial weights.
+    job: as for `network`; `recipe` as for `train`; `images`, npz without labels; `weights`, the files of the sets.
     """
     recipe = Recipe(**job["recipe"])
     images = torch.from_numpy(np.load(job["images"], allow_pickle=False)["images"])
     unlabelled = utils.Digits(images, torch.zeros(len(images), dtype=torch.int64), "")
     snapshot = Snapshot()
-    make = find(job["code"])
-    for seed in job["seeds"]:
-        utils.seed_everything(seed)
-        write_arrays(Path(rebuilt_file(seed)), state(check_network(make())))
+    make = network(job)
     answers, moved = [], 0
     for file in job["weights"]:
         given = dict(np.load(file, allow_pickle=False))
@@ -334,7 +363,11 @@ def predict(job: Mapping[str, Any]) -> dict[str, object]:
     return {"changed": snapshot.changed(), "moved": moved}
 
 
-PHASES: dict[str, Callable[[Mapping[str, Any]], dict[str, object]]] = {"train": train, "predict": predict}
+PHASES: dict[str, Callable[[Mapping[str, Any]], dict[str, object]]] = {
+    "record": record,
+    "train": train,
+    "predict": predict,
+}
 
 
 def explain(error: BaseException, code: str) -> str:
@@ -344,10 +377,11 @@ def explain(error: BaseException, code: str) -> str:
     except Exception:  # noqa: BLE001 (it is the submission's own error)
         message = ""
     if isinstance(error, (FloatingPointError, ValueError)) and message:
-        said = message.replace(f"{code}/", "")
+        said = message.replace(f"{code}/", "") if code else message
     else:
         said = f"{type(error).__name__}: {message}" if message else type(error).__name__
-    lines = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename.startswith(code)]
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame for frame in frames if code and frame.filename.startswith(code)]
     return said + (f" ({Path(lines[-1].filename).name}, line {lines[-1].lineno})" if lines else "")
 
 
@@ -363,7 +397,7 @@ def main(arguments: Sequence[str]) -> dict[str, object]:
     except BaseException as error:  # noqa: BLE001 (SystemExit of submitted code, too)
         if not isinstance(error, (ValueError, FloatingPointError)):
             traceback.print_exc()
-        report = {"error": explain(error, job["code"]), "diverged": isinstance(error, FloatingPointError)}
+        report = {"error": explain(error, job.get("code", "")), "diverged": isinstance(error, FloatingPointError)}
     write(Path(REPORT), dumps(report), encoding="utf-8")
     return report
 

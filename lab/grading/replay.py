@@ -8,7 +8,6 @@ no room in it for anything but weights, which are counted.
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -16,11 +15,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+import utils
 from models import CLASSES, IMAGE_SIZE
 
 BATCHES = (6, 10)  # two sizes, which tell a number that follows from the size of the batch from one that does not
-MOST_CALLS, MOST_NUMBERS = 1_000, 20  # in `forward`; in a list or tuple: more would be a table
-MOST_NODES = 40  # values in the arguments of one call
+# What a script may hold, so that it is no table of answers. The lesson's networks call 40 functions; a vision transformer of
+# one block has 28 numbers in them.
+MOST_CALLS = 600
+MOST_VALUES = 40  # in one call
+MOST_IN_A_LIST = 20
+MOST_NUMBERS = 64  # that are not the size of a layer
+LARGEST, MOST_DIGITS = 10_000, 8  # of such a number
 
 # What may be called: by name, in each of the three places where PyTorch has functions
 NAMES = """
@@ -40,16 +45,38 @@ transpose tril triu true_divide type_as unbind unflatten unfold unsqueeze upsamp
 _weight_norm __add__ __and__ __getitem__ __invert__ __matmul__ __mul__ __neg__ __or__ __pow__ __radd__ __rmatmul__ __rmul__
 __rpow__ __rsub__ __rtruediv__ __setitem__ __sub__ __truediv__ add_ clamp_ div_ mul_ sub_ tanh_ sigmoid_ to zero_ copy_
 new_zeros new_ones
-""".split()
+"""
+# Functions that are layers: their whole numbers are sizes, strides and paddings
+LAYERS = """
+adaptive_avg_pool1d adaptive_avg_pool2d adaptive_max_pool1d adaptive_max_pool2d alpha_dropout avg_pool1d avg_pool2d batch_norm
+cat celu conv1d conv2d conv_transpose1d conv_transpose2d dropout dropout1d dropout2d dropout3d elu feature_alpha_dropout
+flatten gelu group_norm gru hardsigmoid hardswish hardtanh instance_norm layer_norm leaky_relu linear log_softmax lp_pool2d
+lstm max_pool1d max_pool2d mish multi_head_attention_forward prelu relu relu6 relu_ rnn_relu rnn_tanh
+scaled_dot_product_attention selu sigmoid silu softmax softplus tanh
+"""
 PLACES: dict[str, object] = {"torch": torch, "functional": F, "tensor": Tensor}
 FUNCTIONS: dict[str, Callable[..., object]] = {
-    f"{place}.{name}": getattr(owner, name) for place, owner in PLACES.items() for name in NAMES if hasattr(owner, name)
+    f"{place}.{name}": getattr(owner, name)
+    for place, owner in PLACES.items()
+    for name in NAMES.split()
+    if hasattr(owner, name)
 }
 _NAME_OF = {function: name for name, function in FUNCTIONS.items()}
 # Attributes of a tensor that are tensors, too
 VIEWS: dict[object, str] = {getattr(Tensor, name).__get__: name for name in ("T", "mT", "data")}
 # Functions that hand values to Python, which may then decide what is computed
-READS_VALUES = {"__bool__", "__int__", "__float__", "__index__", "item", "tolist", "numpy", "__array__", "equal", "allclose"}
+READS_VALUES = {
+    "__bool__",
+    "__int__",
+    "__float__",
+    "__index__",
+    "item",
+    "tolist",
+    "numpy",
+    "__array__",
+    "equal",
+    "allclose",
+}
 DTYPES = {str(dtype): dtype for dtype in (torch.float32, torch.float64, torch.int64, torch.bool)}
 
 
@@ -74,12 +101,16 @@ def record(model: nn.Module) -> dict[str, Any]:
     calls = {}
     for mode in ("train", "eval"):
         model.train(mode == "train")
-        small, large = (_recorded(model, first, batch) for batch in BATCHES)
-        calls[mode] = _merged(small, large)
+        one, other = ([_recorded(model, first, batch) for batch in BATCHES] for _ in range(2))
+        if one != other:
+            raise Unrecorded("it does not do the same each time")
+        calls[mode] = _merged(*one)
+        expect_no_table(calls[mode]["calls"])
     return {
         "weights": {name: first[id(tensor)] for name, tensor in weights.items()},
         "buffers": [name for name, tensor in weights.items() if not isinstance(tensor, nn.Parameter)],
         "frozen": [name for name, tensor in weights.items() if not tensor.requires_grad],
+        "channels_last": utils.fast_layout(model, torch.device("cpu")) is torch.channels_last,
         **calls,
     }
 
@@ -89,9 +120,13 @@ def _recorded(model: nn.Module, names: Mapping[int, str], batch: int) -> dict[st
     recorder = _Recorder(model, names, images)
     with torch.set_grad_enabled(model.training), recorder:
         output = model(images)
-    if type(output) is not Tensor or output.shape != (batch, CLASSES):
-        shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-        raise Unrecorded(f"its output is {shape}, expected a plain tensor of shape {(batch, CLASSES)}")
+    if type(output) is not Tensor:
+        raise ValueError(f"{type(model).__name__} returns a {type(output).__name__}, expected a plain tensor of logits")
+    if output.shape != (batch, CLASSES):
+        raise ValueError(f"the network's output has shape {tuple(output.shape)}, expected {(batch, CLASSES)}")
+    for name, tensor in nn.Module.state_dict(model, keep_vars=True).items():
+        if id(tensor) not in names:
+            raise Unrecorded(f"it makes {name} anew while it runs, expected a tensor that is changed in place")
     return {"calls": recorder.calls, "output": recorder.reference(output, "its output")}
 
 
@@ -103,7 +138,11 @@ class _Recorder(TorchFunctionMode):
         self.calls: list[dict[str, Any]] = []
         self.known: dict[int, object] = {**names, id(images): 0}  # how a call refers to a tensor: by name or number
         self.made = 0  # results
-        self.kept: list[object] = [images, *model.parameters(), *model.buffers()]  # an id is one only as long as it lives
+        self.kept: list[object] = [
+            images,
+            *model.parameters(),
+            *model.buffers(),
+        ]  # an id is one only as long as it lives
         self.why: dict[int, str] = {}  # what made a tensor that is not known
 
     def reference(self, tensor: Tensor, by: str) -> object:
@@ -123,22 +162,22 @@ class _Recorder(TorchFunctionMode):
         kwargs = kwargs or {}
         name = getattr(func, "__name__", "a function")
         if name in READS_VALUES:
-            raise Unrecorded(f"{name.strip('_')}() reads values of a tensor while it runs: what it does may depend on them")
+            raise Unrecorded(
+                f"{name.strip('_')}() reads values of a tensor while it runs: what it does may depend on them"
+            )
         if name == "_set_grad_enabled":
             raise Unrecorded("it turns gradients on or off")
-        if len(self.calls) == MOST_CALLS:
-            raise Unrecorded(f"it calls more than {MOST_CALLS:,} functions")
         output = func(*args, **kwargs)
         known = _name_of(func)
         made = [args[0]] if name == "__setitem__" else list(_flat(output))
         if not any(isinstance(one, Tensor) for one in made):
             return output  # a size or a type, which says nothing of the values
         if known:
-            call = {"call": known, "args": [self._plain(one, name) for one in args]}
+            call: dict[str, Any] = {"call": known, "args": [self._plain(one, name) for one in args]}
             call["kwargs"] = {key: self._plain(value, name) for key, value in kwargs.items() if key != "_stacklevel"}
-            if _count(call) > MOST_NODES:
-                raise Unrecorded(f"{name} is called with more than {MOST_NODES} values: what a network knows is in its weights")
             self.calls.append(call)
+            if len(self.calls) > MOST_CALLS:
+                raise Unrecorded(f"it calls more than {MOST_CALLS:,} functions")
         self._number(made, known, name)
         return output
 
@@ -156,8 +195,6 @@ class _Recorder(TorchFunctionMode):
         if isinstance(value, Tensor):
             return {"tensor": self.reference(value, by)}
         if value is None or isinstance(value, (bool, str)):
-            if isinstance(value, str) and len(value) > MOST_NUMBERS:
-                raise Unrecorded(f"{by} is called with a text of {len(value):,} characters")
             return value
         if isinstance(value, (int, float)):
             return value if math.isfinite(value) else {"float": str(value)}
@@ -169,7 +206,7 @@ class _Recorder(TorchFunctionMode):
             return {"ellipsis": True}
         if isinstance(value, slice):
             return {"slice": [self._plain(part, by) for part in (value.start, value.stop, value.step)]}
-        if isinstance(value, (list, tuple)) and len(value) <= MOST_NUMBERS:
+        if isinstance(value, (list, tuple)) and len(value) <= MOST_IN_A_LIST:
             kind = "list" if isinstance(value, list) else "tuple"
             return {kind: [self._plain(part, by) for part in value]}
         raise Unrecorded(f"{by} is called with a {type(value).__name__}, which is not recorded")
@@ -192,10 +229,41 @@ def _flat(output: object) -> Iterator[Any]:
         yield output
 
 
-def _count(plain: object) -> int:
-    """How many values an argument has."""
-    parts = list(plain.values()) if isinstance(plain, dict) else plain if isinstance(plain, list) else []
-    return sum(map(_count, parts)) if isinstance(plain, (dict, list)) else 1
+def expect_no_table(calls: Sequence[Mapping[str, Any]]) -> None:
+    """Raise Unrecorded if calls hold so many numbers, or such long ones, that they may be a table."""
+    numbers: list[int | float] = []
+    of_layers: set[float] = set()
+    for call in calls:
+        values = list(_leaves([call["args"], call["kwargs"]]))
+        if len(values) > MOST_VALUES or any(isinstance(one, str) and len(one) > MOST_IN_A_LIST for one in values):
+            raise Unrecorded(f"{call['call']} is called with more than {MOST_VALUES} values")
+        found = [one for one in values if isinstance(one, (int, float)) and not isinstance(one, bool)]
+        if call["call"].partition(".")[2] in LAYERS.split():
+            of_layers |= {one for one in found if isinstance(one, float)}
+        else:
+            numbers += found
+    numbers += of_layers
+    longest = max(numbers, key=lambda one: len(repr(one)), default=0)
+    if len(numbers) > MOST_NUMBERS or max(map(abs, numbers), default=0) > LARGEST or len(repr(longest)) > MOST_DIGITS:
+        raise Unrecorded(
+            f"its functions are called with {len(numbers)} numbers that are no sizes of layers, the longest {longest}: expected "
+            f"at most {MOST_NUMBERS} of at most {MOST_DIGITS} digits, since what a network knows is in its weights"
+        )
+    if len(calls) > MOST_CALLS:
+        raise Unrecorded(f"it calls more than {MOST_CALLS:,} functions")
+
+
+def _leaves(plain: object) -> Iterator[object]:
+    """The values in arguments, without those that only refer to a tensor."""
+    if isinstance(plain, dict):
+        if "tensor" not in plain:
+            for one in plain.values():
+                yield from _leaves(one)
+    elif isinstance(plain, list):
+        for one in plain:
+            yield from _leaves(one)
+    else:
+        yield plain
 
 
 def _merged(small: Any, large: Any) -> Any:
@@ -219,17 +287,19 @@ def _merged(small: Any, large: Any) -> Any:
 class Replay(nn.Module):
     """A recorded network, with the same names of weights.
 
-    script:  what `record` returned
-    weights: a tensor for each name
-    layout:  the memory layout in which the recorded network ran; it decides the last bits, and how long that takes
+    script:  what `record` returned, or anything else: it comes from where submitted code ran
+    weights: a tensor for each name, which become the network's own
 
-    Raises ValueError for a script that is none.
+    Raises ValueError for a script that is none, or that has more in it than `record` writes.
     """
 
-    def __init__(self, script: Mapping[str, Any], weights: Mapping[str, Tensor], layout: torch.memory_format) -> None:
+    def __init__(self, script: Mapping[str, Any], weights: Mapping[str, Tensor]) -> None:
         super().__init__()
-        self.script, self.layout = script, layout
+        self.script = script
         try:
+            for mode in ("train", "eval"):
+                expect_no_table(script[mode]["calls"])
+            self.last = {mode: _last_uses(script[mode]) for mode in ("train", "eval")}
             shared = {
                 name: nn.Parameter(weights[name], requires_grad=name not in script["frozen"])
                 for name in script["weights"].values()
@@ -247,47 +317,82 @@ class Replay(nn.Module):
         """The module that has the weight of this name."""
         owner: nn.Module = self
         for part in name.split(".")[:-1]:
-            if part not in owner._modules:
+            if part not in dict(owner.named_children()):
                 owner.add_module(part, nn.Module())
-            owner = owner._modules[part]  # type: ignore[assignment]
+            owner = owner.get_submodule(part)
         return owner
 
     def to(self, *args: Any, **kwargs: Any) -> "Replay":
-        """As of every module, but the memory layout stays that of the recorded network's layers, which are not here."""
+        """As of every module, but the memory layout is that which the recorded network's layers ask for; it decides bits."""
         if "memory_format" in kwargs:
-            kwargs["memory_format"] = self.layout
+            kwargs["memory_format"] = torch.channels_last if self.script["channels_last"] else torch.contiguous_format
         return super().to(*args, **kwargs)
 
     def forward(self, images: Tensor) -> Tensor:
-        script = self.script["train" if self.training else "eval"]
-        values: list[object] = [images]
-        named = nn.Module.state_dict(self, keep_vars=True)
+        mode = "train" if self.training else "eval"
+        script, last = self.script[mode], self.last[mode]
+        known = _Known(images, nn.Module.state_dict(self, keep_vars=True))
+        for number, call in enumerate(script["calls"]):
+            args = [known.read(one) for one in call["args"]]
+            kwargs = {key: known.read(value) for key, value in call["kwargs"].items()}
+            known.results.extend(_run(call["call"], args, kwargs))
+            for done in last.get(number, ()):
+                known.results[done] = None  # a wide network's maps do not fit into memory all at once
+        output: Tensor = known.read({"tensor": script["output"]})
+        return output
 
-        def read(plain: Any) -> Any:
-            if not isinstance(plain, dict):
-                return plain
-            (kind, content), *_ = plain.items()
-            match kind:
-                case "tensor":
-                    return named[content] if isinstance(content, str) else values[content]
-                case "batch":
-                    return _share_of(len(images), *content)
-                case "list" | "tuple" | "slice":
-                    return {"list": list, "tuple": tuple, "slice": lambda parts: slice(*parts)}[kind](map(read, content))
-                case "dtype":
-                    return DTYPES[content]
-                case "device":
-                    return images.device
-                case "float":
-                    return float(content)
-            return Ellipsis
 
-        for call in script["calls"]:
-            args = [read(one) for one in call["args"]]
-            kwargs = {key: read(value) for key, value in call["kwargs"].items()}
-            values.extend(_run(call["call"], args, kwargs))
-        output = script["output"]
-        return values[output] if isinstance(output, int) else named[output]  # type: ignore[return-value]
+class _Known:
+    """What arguments may refer to, while a script runs."""
+
+    def __init__(self, images: Tensor, weights: Mapping[str, Tensor]) -> None:
+        self.images, self.weights = images, weights
+        self.results: list[object] = [images]
+
+    def read(self, plain: Any) -> Any:
+        """An argument, from what JSON has for it."""
+        if not isinstance(plain, dict):
+            return plain
+        ((kind, content),) = plain.items()
+        match kind:
+            case "tensor":
+                return self.weights[content] if isinstance(content, str) else self.results[content]
+            case "batch":
+                return _share_of(len(self.images), *content)
+            case "dtype":
+                return DTYPES[content]
+            case "device":
+                return self.images.device
+            case "float":
+                return float(content)
+            case "ellipsis":
+                return Ellipsis
+        parts = [self.read(part) for part in content]
+        return {"list": list, "tuple": tuple, "slice": lambda limits: slice(*limits)}[kind](parts)
+
+
+def _last_uses(script: Mapping[str, Any]) -> dict[int, list[int]]:
+    """For the number of a call, the results that no later call uses."""
+    last: dict[int, int] = {}
+    for number, call in enumerate(script["calls"]):
+        for used in _references([call["args"], call["kwargs"]]):
+            last[used] = number
+    last.pop(script["output"], None)
+    found: dict[int, list[int]] = {}
+    for used, number in last.items():
+        found.setdefault(number, []).append(used)
+    return found
+
+
+def _references(plain: object) -> Iterator[int]:
+    """The results that arguments refer to, by number."""
+    parts = plain.values() if isinstance(plain, dict) else plain if isinstance(plain, list) else ()
+    for part in parts:
+        if isinstance(plain, dict) and "tensor" in plain:
+            if isinstance(part, int):
+                yield part
+        else:
+            yield from _references(part)
 
 
 def _run(name: str, args: list[Any], kwargs: dict[str, Any]) -> Iterator[Any]:
