@@ -7,10 +7,8 @@ import stat
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
-import torch
 
 import utils
 
@@ -137,48 +135,13 @@ def depends_on_seed(one: Arrays, other: Arrays) -> bool:
     return not drawn or not same(one, other)
 
 
-def shuffled(weights: Arrays, draw: np.random.Generator) -> dict[str, np.ndarray]:
-    """The same numbers in each tensor, in another order: what a network has learned is gone, what its code knows is not."""
-    return {
-        name: draw.permutation(array.reshape(-1)).reshape(array.shape) if array.dtype.kind == "f" else array
-        for name, array in weights.items()
-    }
-
-
 # ---------------------------------------------------------------------------------------------------------------------
 # Answers
 # ---------------------------------------------------------------------------------------------------------------------
 
-# Percent that are right without having learned. Measured: a linear layer, an MLP, LeNet, a network of 1,450 parameters, Model_1
-# and Step 3's, with initial and with shuffled weights: at most 11.8 on MNIST, and 13.5 on the sample.
+# Percent that may be right before training. Measured: a linear layer, an MLP, LeNet, a network of 1,450 parameters, Model_1 and
+# Step 3's: at most 11.8 on MNIST, and 13.5 on the sample.
 MOST_UNLEARNED = 50.0
-# Images that all networks agree on that have not learned, and on most of which they are right.
-MOST_KNOWN = 10
-# A table of images answers right where it knows the image, and not where that is moved. Mistakes that only the moved images
-# cause may be more than those that only the images themselves cause, by so many standard errors and percent of the images,
-# and by this share of all mistakes, since a network that has learned little is sensitive to all kinds of things. Measured on
-# MNIST after 2 or 3 epochs, with what is allowed: Step 3's network 0.0 of 0.7 (at 98.9 %), LeNet 0.2 of 0.9 (at 98.2 %), a
-# linear layer 0.4 of 3.1 (at 90.9 %); on the sample, where luck is three times as large, 4 of 17 (at 56 %).
-MOST_ERRORS, MOST_PERCENT, MOST_OF_MISTAKES = 4.0, 0.15, 0.25
-
-
-def moved(images: np.ndarray, draw: np.random.Generator) -> np.ndarray:
-    """uint8 images (N, 28, 28), each turned by 0.5 to 1.5 degrees and shifted by 0.1 to 0.3 pixels along each axis."""
-    count, side = images.shape[:2]
-    signs = draw.choice([-1.0, 1.0], size=(3, count))
-    angle, x, y = (signs * draw.uniform([[0.5], [0.1], [0.1]], [[1.5], [0.3], [0.3]], size=(3, count))).astype(
-        np.float32
-    )
-    ones, zeros = torch.ones(count), torch.zeros(count)
-    warped = utils.warp_each(
-        torch.from_numpy(images).unsqueeze(1).float(),
-        angle=torch.from_numpy(angle),
-        shift_x=torch.from_numpy(x) / images.shape[2],
-        shift_y=torch.from_numpy(y) / side,
-        scale=ones,
-        shear=zeros,
-    )
-    return warped.squeeze(1).round().clamp(0, 255).to(torch.uint8).numpy()
 
 
 def read_answers(path: Path, sets: int, images: int) -> np.ndarray:
@@ -192,51 +155,6 @@ def read_answers(path: Path, sets: int, images: int) -> np.ndarray:
     if answers.max() >= utils.CLASSES:
         raise ValueError(f"it answers {answers.max()}, expected digits from 0 to 9")
     return answers
-
-
-class Compared(NamedTuple):
-    """Answers to images, and to the same images moved a little, over the last epochs together; all in percent."""
-
-    agreement: float
-    right: float
-    right_moved: float
-    lost: float  # right, but wrong once moved
-    won: float  # wrong, but right once moved
-
-
-def compare(answers: np.ndarray, answers_moved: np.ndarray, labels: np.ndarray) -> Compared:
-    """Compare answers of shape (epochs, images) with those to the moved images."""
-    right, right_moved = answers == labels, answers_moved == labels
-    shares = answers == answers_moved, right, right_moved, right & ~right_moved, ~right & right_moved
-    return Compared(*(100 * float(share.mean()) for share in shares))
-
-
-def trouble_with_answers(compared: Compared, images: int) -> str:
-    """What is wrong with answers that change when the images are moved a little; "" if nothing is."""
-    luck = math.sqrt((compared.lost + compared.won) * 100 / images)
-    allowed = MOST_ERRORS * luck + MOST_PERCENT + MOST_OF_MISTAKES * (100 - compared.right)
-    if compared.lost - compared.won > allowed:
-        return (
-            f"it is right on {compared.right:.2f} % of the test images, and on {compared.right_moved:.2f} % of the same "
-            "images moved by a third of a pixel, as a table of some of the images would be"
-        )
-    return ""
-
-
-def trouble_without_learning(answers: np.ndarray, labels: np.ndarray) -> str:
-    """What is wrong with the answers, (sets, images), of the initial weights and of shuffled ones; "" if nothing is.
-
-    They know nothing of the labels: where they agree, it is by chance, and so is being right there.
-    """
-    for what, one in zip(["before training", *["with its weights shuffled"] * (len(answers) - 1)], answers):
-        right = percent_right(one, labels)
-        if right > MOST_UNLEARNED:
-            return f"{what} it is right on {right:.1f} % of the test images: it knows them from elsewhere"
-    agreed = (answers == answers[0]).all(axis=0)
-    known = int((agreed & (answers[0] == labels)).sum())
-    if known > MOST_KNOWN and 2 * known > agreed.sum():
-        return f"with weights that have not learned it still knows {known:,} test images: it has a table of them"
-    return ""
 
 
 def percent_right(answers: np.ndarray, labels: np.ndarray) -> float:

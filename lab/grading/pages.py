@@ -23,6 +23,7 @@ from lab.evidence.statistics import Difference, paired_difference, share_interva
 from lab.grading.looked import Ingredients
 from lab.grading.marks import COLUMNS, Grade, difference
 from lab.grading.submissions import Skipped
+from lab.grading.tells import tells
 
 SHOWN = 20  # mistakes
 NUMBERS = ("parameters", "seeds", "mean", "worst", "difference to Step 3", "low", "high", "points")  # columns
@@ -76,6 +77,7 @@ def student_page(grade: Grade, test: utils.Digits) -> str:
             curves=_as_data(_curves(grade)) if grade.runs else "",
             mistakes=_as_data(_mistakes(grade, test)) if any(result.mistakes for result in grade.ended) else "",
             looked=grade.looked,
+            tells=tells(grade.submission.code),
             output=outputs[0] if outputs else "",
         )
     )
@@ -100,11 +102,7 @@ def _facts(grade: Grade) -> Iterator[tuple[str, str]]:
         yield f"difference to {grade.terms.against}", f"{why}; {len(grade.terms.recorded)} recorded seeds"
     measured = [result.measured for result in grade.ended if result.measured]
     if measured:
-        moved = [one["agreement"] for one in measured if "agreement" in one]
-        if moved:  # where its own code answered
-            yield "answers that stay when the images move by a third of a pixel", f"{min(moved):.2f} %"
-        unlearned = max(max(one.get("initial", 0.0), one.get("shuffled", 0.0)) for one in measured)
-        yield "right without having learned", f"at most {unlearned:.1f} %"
+        yield "right before training", f"at most {max(one['initial'] for one in measured):.1f} %"
     isolation = grade.cells()["isolation"]
     if isolation:
         yield "its code ran in", isolation

@@ -368,7 +368,7 @@ class _Known:
             case "ellipsis":
                 return Ellipsis
         parts = [self.read(part) for part in content]
-        return {"list": list, "tuple": tuple, "slice": lambda limits: slice(*limits)}[kind](parts)
+        return slice(*parts) if kind == "slice" else tuple(parts) if kind == "tuple" else parts
 
 
 def _last_uses(script: Mapping[str, Any]) -> dict[int, list[int]]:

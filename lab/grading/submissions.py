@@ -6,14 +6,17 @@ Submitted code is read here, and never executed.
 import ast
 import contextlib
 import hashlib
+import io
 import json
 import os
 import re
 import stat
 import tempfile
+import tokenize
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,7 +31,9 @@ from lab.runs.recipes import Recipe
 
 MOST_SOURCE = 64 * 1024  # bytes of code; the lesson's networks take 2,000, a table of answers does not fit in
 MOST_NOTEBOOK = 20 * 1024**2  # bytes; an executed one has pictures
-MOST_LITERAL = 4_000  # characters of one string, or numbers in one list, that code may hold; docstrings do not count
+# Characters of all strings and numbers in the code, and of all different names: what a network knows belongs into its weights.
+# A network of the lesson has a hundred of each, and models.py, with all its messages, 1,600 and 1,500.
+MOST_IN_LITERALS, MOST_IN_NAMES = 2_000, 5_000
 MOST_NAME = 100  # characters
 # What a submission may claim: how many of how many seeds are consistent, and accuracies in percent
 OF_A_CLAIM = ("parameters", "consistent", "seeds", "mean", "worst")
@@ -176,8 +181,7 @@ def _checked(name: str, code: Mapping[str, bytes], recipe: Mapping[str, object],
     size = sum(map(len, code.values()))
     if size > MOST_SOURCE:
         raise ValueError(f"the code has {size:,} bytes, expected at most {MOST_SOURCE:,}")
-    for file, source in code.items():
-        _expect_no_tables(_parse(source, file), file)
+    _expect_no_tables([_parse(source, file) for file, source in code.items()])
     return Submission(name, code, recipe, _as_claims(claims))
 
 
@@ -234,27 +238,44 @@ def _assigned(tree: ast.Module, name: str) -> Any:
     return found
 
 
-def _expect_no_tables(tree: ast.Module, file: str) -> None:
-    """Raise ValueError for a long string or list: what a network knows belongs in its weights, which are trained."""
-    docstrings = set()
-    for node in ast.walk(tree):
-        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)) and node.body:
-            first = node.body[0]
-            if isinstance(first, ast.Expr):
-                docstrings.add(first.value)
-    for node in ast.walk(tree):
-        size = 0
-        if isinstance(node, (ast.List, ast.Tuple, ast.Set)):
-            size = len(node.elts)
-        elif isinstance(node, ast.Dict):
-            size = len(node.keys)
-        elif isinstance(node, ast.Constant) and isinstance(node.value, (str, bytes)) and node not in docstrings:
-            size = len(node.value)
-        elif isinstance(node, ast.Constant) and isinstance(node.value, int):
-            size = node.value.bit_length() // 8
-        if size > MOST_LITERAL:
-            where = f"{file}, line {getattr(node, 'lineno', 0)}"
-            raise ValueError(f"the code has a table of {size:,} entries ({where}), expected at most {MOST_LITERAL:,}")
+def _expect_no_tables(trees: Iterable[ast.Module]) -> None:
+    """Raise ValueError for code that holds much text or many numbers, in whatever pieces. Docstrings do not count."""
+    nodes = [node for tree in trees for node in ast.walk(tree)]
+    docstrings = {node.value for node in nodes if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)}
+    constants = [node.value for node in nodes if isinstance(node, ast.Constant) and node not in docstrings]
+    in_literals = sum(len(one) if isinstance(one, (str, bytes)) else _digits(one) for one in constants)
+    names = {getattr(node, key, None) for node in nodes for key in ("id", "attr", "arg", "name", "asname")}
+    in_names = sum(len(name) for name in names if isinstance(name, str))
+    for size, most, what in (
+        (in_literals, MOST_IN_LITERALS, "its strings and numbers"),
+        (in_names, MOST_IN_NAMES, "its names"),
+    ):
+        if size > most:
+            raise ValueError(f"the code holds a table: {what} have {size:,} characters, expected at most {most:,}")
+
+
+def _digits(constant: object) -> int:
+    """How many characters a number has, about."""
+    if isinstance(constant, bool) or constant is None or constant is Ellipsis:
+        return 0
+    return constant.bit_length() // 3 + 1 if isinstance(constant, int) else len(repr(constant))
+
+
+def without_words(source: bytes) -> bytes:
+    """Code without its comments and docstrings, with the same lines: code can read its own text, which is then no store."""
+    with io.BytesIO(source) as file:
+        tokens = list(tokenize.tokenize(file.readline))
+    ends = (tokenize.ENCODING, tokenize.NEWLINE, tokenize.NL, tokenize.INDENT, tokenize.DEDENT)
+    kept: list[tokenize.TokenInfo] = []
+    for token, after in pairwise([*tokens, tokens[-1]]):
+        words = token.string
+        if token.type == tokenize.COMMENT:
+            words = ""
+        elif token.type == tokenize.STRING and kept[-1].type in ends and after.type == tokenize.NEWLINE:
+            lines = token.end[0] - token.start[0]
+            words = f'"""{chr(10) * lines}"""' if lines else '""'
+        kept.append(token._replace(string=words))
+    return tokenize.untokenize(kept)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
