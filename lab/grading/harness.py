@@ -176,7 +176,7 @@ def draw(secret: bytes, what: str) -> int:
 class Harness:
     """Runs submissions on its own data, with its own recipe, loop, seeds and counting.
 
-    secret: decides the order of the test images and how the moved ones are moved
+    secret: decides another seed, from which initial weights must differ
     isolation: what the sandbox is made of on this machine
     scratch: a folder for what lasts as long as a run
     trusted: the names of submissions whose own code may train and answer, where it cannot be recorded

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import yaml
 from torch import nn
@@ -275,7 +275,7 @@ def without_words(source: bytes) -> bytes:
             lines = token.end[0] - token.start[0]
             words = f'"""{chr(10) * lines}"""' if lines else '""'
         kept.append(token._replace(string=words))
-    return tokenize.untokenize(kept)
+    return cast(bytes, tokenize.untokenize(kept))
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -99,8 +99,9 @@ def tells(code: Mapping[str, bytes]) -> list[str]:
 
 def _of(tree: ast.Module) -> Iterator[tuple[int, str]]:
     """Line and description of each."""
+    nodes = [node for node in ast.walk(tree) if isinstance(node, (ast.stmt, ast.expr))]
     imported = {}
-    for node in ast.walk(tree):
+    for node in nodes:
         for name, module in _imported(node):
             imported[name] = module
             if module.partition(".")[0] not in USUAL or module.startswith(("lab", "torch.optim")):
@@ -110,13 +111,13 @@ def _of(tree: ast.Module) -> Iterator[tuple[int, str]]:
                 yield node.lineno, f"calls {name}"
             case ast.Attribute(attr=name) if name in ATTRIBUTES:
                 yield node.lineno, f"uses {name}"
-            case ast.ClassDef(body=body):
-                yield from ((one.lineno, f"defines {one.name}") for one in body if _is_method(one))
+            case ast.FunctionDef(name=name) if name in METHODS:
+                yield node.lineno, f"defines {name}"
             case ast.While():
                 yield node.lineno, "has a while loop"
             case ast.FunctionDef(name="forward"):
                 yield from _keeps(node)
-    for node in ast.walk(tree):
+    for node in nodes:
         for name in _changed(node):
             if name.partition(".")[0] in imported:
                 yield node.lineno, f"changes {name}"
@@ -130,13 +131,9 @@ def _imported(node: ast.AST) -> Iterator[tuple[str, str]]:
         yield from ((one.asname or one.name, node.module or ".") for one in node.names)
 
 
-def _is_method(node: ast.stmt) -> bool:
-    return isinstance(node, ast.FunctionDef) and node.name in METHODS
-
-
 def _keeps(forward: ast.FunctionDef) -> Iterator[tuple[int, str]]:
     """What `forward` keeps from one call to the next."""
-    for node in ast.walk(forward):
+    for node in (one for one in ast.walk(forward) if isinstance(one, ast.stmt)):
         for name in _changed(node):
             if name.startswith("self."):
                 yield node.lineno, f"changes {name} in forward"

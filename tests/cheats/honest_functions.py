@@ -16,6 +16,6 @@ class Net(nn.Module):
 
     def forward(self, images):
         maps = F.max_pool2d(F.relu(self.normalize(self.first(images))), 2)
-        maps = F.max_pool2d(maps + F.relu(self.normalize_again(self.second(maps))), 2)
+        maps = F.max_pool2d(self.normalize_again(maps + self.second(maps)), 2)
         maps = F.dropout(torch.flatten(maps, 1), 0.1, training=self.training)
         return F.log_softmax(self.readout(maps), dim=1)
