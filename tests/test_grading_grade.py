@@ -1,5 +1,6 @@
 """A class graded: what counts as a submission, what runs, what is held against it, points, and pages."""
 
+import ast
 import csv
 import io
 import json
@@ -24,6 +25,7 @@ from lab.grading.harness import Failure, Harness, Result
 from lab.grading.marks import Grade, Terms
 from lab.grading.sandbox import Limits, Outcome
 from lab.grading.submissions import Submission
+from lab.grading.tells import tells
 from lab.judging.card import Card
 from lab.judging.look import Look
 from lab.judging.trial import Trial
@@ -157,8 +159,22 @@ def test_links_out_of_the_folder_are_not_followed(tmp_path):
         ("big.py", NET + "#" * 70_000, "more than 65,536 bytes"),
         ("torn.py", "class Net(:", "is not Python: invalid syntax (line 1)"),
         ("deep.py", "x = " + "(" * 10_000 + ")" * 10_000, "is not Python"),
-        ("table.py", f"{NET}\nTABLE = '{'a' * 5_000}'", "a table of 5,000 entries (net.py, line 8)"),
-        ("numbers.py", f"{NET}\nTABLE = {[1] * 5_000}", "a table of 5,000 entries"),
+        (
+            "table.py",
+            f"{NET}\nTABLE = '{'a' * 5_000}'",
+            "the code holds a table: its strings and numbers have 5,010 characters",
+        ),
+        ("numbers.py", f"{NET}\nTABLE = {[1] * 5_000}", "a table: its strings and numbers have 5,010 characters"),
+        (
+            "pieces.py",
+            f"{NET}\nTABLE = " + " + ".join(["'abcdefgh'"] * 300),
+            "a table: its strings and numbers have 2,4",
+        ),
+        (
+            "names.py",
+            NET + "".join(f"\nvery_long_name_{number} = 1" for number in range(300)),
+            "a table: its names have",
+        ),
         ("claims.py", f"{NET}\nCLAIM = {{'mead': 1}}", "claims 'mead', the nearest is 'mean'"),
         ("claim.py", f"{NET}\nCLAIM = {{'mean': open('x')}}", "CLAIM is not a literal"),
         ("empty.ipynb", "{}", "is not a notebook"),
@@ -239,20 +255,29 @@ def test_the_worker_trains_to_the_bits_of_the_lessons_run(few, tmp_path, monkeyp
     code.mkdir()
     (code / "net.py").write_text(NET)
     worker.write_arrays(tmp_path / "training.npz", {"images": few[0].images.numpy(), "labels": few[0].labels.numpy()})
-    job = {"code": str(code), "recipe": asdict(recipe), "seed": 7, "images": "training.npz", "dataset": "MNIST"}
-    (tmp_path / "job.json").write_text(json.dumps(job))
-    report = worker.main(["train", "job.json"])
-    assert "error" not in report and report["steps"] == 9 and report["moved"] == 0 and report["changed"] == []
-    trained = checks.read_arrays(tmp_path / "epoch03.npz")
-    assert trained.keys() == expected.keys()
-    assert all(np.array_equal(trained[name], tensor.numpy()) for name, tensor in expected.items())
-    assert json.loads((tmp_path / "report.json").read_text())["learning_rate"] == pytest.approx([0.2, 0.02, 0.002])
+
+    def said(phase, **job):
+        (tmp_path / "job.json").write_text(json.dumps(job))
+        return worker.main([phase, "job.json"])
+
+    job = {"recipe": asdict(recipe), "seed": 7, "images": "training.npz", "dataset": "MNIST"}
+    assert said("record", code=str(code), seeds={"initial.npz": 7})["why"] == ""
+    for network in (
+        {"script": "script.json", "initial": "initial.npz"},
+        {"code": str(code)},
+    ):  # both give the same bits
+        report = said("train", **job, **network)
+        assert report["learning_rate"] == pytest.approx([0.2, 0.02, 0.002])
+        trained = checks.read_arrays(tmp_path / "epoch03.npz")
+        assert trained.keys() == expected.keys()
+        assert all(np.array_equal(trained[name], tensor.numpy()) for name, tensor in expected.items())
+        (tmp_path / "epoch03.npz").unlink()
 
 
 def test_answers_are_counted_in_the_order_of_the_test_images(few, graded):
     sandbox = InThisProcess()
     grade = graded({"a": NET}, sandbox=sandbox)["a"]
-    assert why(grade) == [] and sandbox.phases == ["train", "predict", "predict"]
+    assert why(grade) == [] and sandbox.phases == ["record", "train", "predict"]
     (result,) = grade.results
     torch.manual_seed(0)
     recipe = grade.recipe
@@ -280,33 +305,21 @@ RULES = {
         NET.replace("super()", "import torch; torch.manual_seed(3); super()"),
         "its initial weights are the same for every seed",
     ),
-    "patches": (
-        NET + "import utils\nutils.count_correct = lambda logits, labels: len(labels)\n",
-        "it changes functions of others: utils.count_correct",
-    ),
     "moves": (
         NET
-        + "    def forward(self, x):\n        if self.training: self.readout[-1].bias.data += 1\n"
+        + "    def forward(self, x):\n        self.readout[-1].bias.data += 1\n"
         + "        return super().forward(x)\n",
-        "its weights changed outside of the training steps, 3 times",
+        None,  # it is recorded, and does so in each call
     ),
-    "hooks_gradients": (
+    "hooks": (
         NET + "        self.readout[-1].bias.register_post_accumulate_grad_hook(lambda bias: print())\n",
-        "it hooks into the training steps",
+        None,  # nobody calls it
     ),
-    "hooks_steps": (
+    "counts": (
         NET
-        + "    def forward(self, x):\n        import gc, torch\n"
-        + "        for one in gc.get_objects():\n            if type(one) is torch.optim.SGD and self.training:\n"
-        + "                one.register_step_pre_hook(lambda *_: print(self.readout[-1].bias.data.add_(1)))\n"
-        + "        return super().forward(x)\n",
-        "it hooks into the training steps",
-    ),
-    "adapts": (
-        NET
-        + "    def forward(self, x):\n        import torch\n        if not torch.is_grad_enabled() and len(x) == 200:\n"
-        + "            self.readout[-1].bias.data += 1\n        return super().forward(x)\n",
-        "changes its weights while it predicts",
+        + "    def forward(self, x):\n        self.calls = getattr(self, 'calls', 0) + 1\n"
+        + "        return super().forward(x) + self.calls\n",
+        "its network cannot be run without its code: it does not do the same each time",
     ),
     "random": (
         NET.replace("super()", "import torch; torch.manual_seed(__import__('time').perf_counter_ns()); super()"),
@@ -331,11 +344,10 @@ def test_what_is_against_the_rules_is_named_and_costs_nobody_else_anything(grade
         assert sentence in said[name][0] and len(said[name]) == 1
 
 
-def test_a_network_that_knows_the_answers_is_found_out(few, graded):
+def test_a_network_that_knows_the_answers_runs_only_where_it_is_trusted_and_is_found_out(few, graded):
     """It knows the test images by a checksum, and its weights are of no use to it."""
     images = few[1].images.numpy().reshape(200, -1).astype(np.int64)
     sums = (images * (np.arange(784) % 97 + 1)).sum(axis=1).tolist()
-    table = dict(zip(sums, few[1].labels.tolist()))
     source = NET + (
         "    def forward(self, x):\n"
         "        import torch\n"
@@ -344,13 +356,45 @@ def test_a_network_that_knows_the_answers_is_found_out(few, graded):
         "        sums = (pixels * (torch.arange(784) % 97 + 1)).sum(1).tolist()\n"
         "        known = torch.tensor([TABLE.get(one, -1) for one in sums])\n"
         "        return torch.where(known[:, None] >= 0, 100.0 * torch.eye(10)[known], logits)\n"
-        f"TABLE = {table}\n"
+        f"TABLE = {dict(zip(sums, few[1].labels.tolist()))}\n"
     )
-    (said,) = why(graded({"table": source})["table"])
-    assert "it is right on 100.0 % of the test images: it knows them from elsewhere" in said
-    hard = dict(list(table.items())[:12])
-    (said,) = why(graded({"few": source.replace(str(table), str(hard))})["few"])
-    assert "still knows 1" in said and "it has a table of them" in said
+    (refused,) = why(graded({"table": source})["table"])
+    assert "its network cannot be run without its code" in refused and "--trust table" in refused
+    grade = graded({"table": source}, trust="anna, table")["table"]
+    assert why(grade) == ["before training it is right on 100.0 % of the test images: it knows them from elsewhere"]
+    assert grade.results[0].test_correct == [200]
+
+
+def test_code_runs_without_its_words_and_keeps_its_lines():
+    source = (
+        '"""A table: abc."""\nimport math  # def\n\n\nclass Net:\n    """Ghi\n    jkl."""\n\n    text = "mno"\n'
+        "    def f(self):\n        'pqr'\n        return 1 / 0\n"
+    )
+    left = submissions.without_words(source.encode()).decode()
+    assert left.count("\n") == source.count("\n") and left.splitlines()[11].strip() == "return 1 / 0"
+    assert [word for word in ("abc", "def", "Ghi", "jkl", "mno", "pqr") if word in left] == ["def", "mno"]
+    assert "# def" not in left
+    assert ast.dump(ast.parse(submissions.without_words(NET.encode()))) == ast.dump(ast.parse(NET))
+
+
+def test_what_few_networks_need_is_listed():
+    source = b"import os\nimport torch.nn.functional as F\nF.relu = os.open\nx = eval('1')\nclass Net:\n"
+    source += b"    def numel(self):\n        while True:\n            sys._getframe()\n    def forward(self, x):\n        self.a += 1\n"
+    assert tells({"net.py": source}) == [
+        "line 1 of net.py imports os",
+        "line 3 of net.py changes F.relu",
+        "line 4 of net.py calls eval",
+        "line 6 of net.py defines numel",
+        "line 7 of net.py has a while loop",
+        "line 8 of net.py uses _getframe",
+        "line 10 of net.py changes self.a in forward",
+    ]
+    assert tells({"net.py": NET.encode()}) == []
+    assert tells({"net.py": NET.encode(), "utils.py": b""}) == [
+        "utils.py has the name of a module that is not the student's"
+    ]
+    many = b"".join(b"import os%d\n" % number for number in range(20))
+    assert len(tells({"net.py": many})) == 13 and tells({"net.py": many})[-1] == "and 8 more"
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -456,39 +500,6 @@ def test_weights_stay_finite_and_in_shape():
     assert "w is not finite after epoch 1" in checks.trouble_with_weights([good, {"w": np.float32([0, 1, 2, np.nan])}])
     assert checks.depends_on_seed({"w": np.zeros(4)}, {"w": np.zeros(4)})
     assert not checks.depends_on_seed(good, good)
-
-
-def test_moved_images_are_nearly_the_same_and_none_is_the_same(sample):
-    images = sample[1].images[:200].numpy()
-    moved = checks.moved(images, np.random.default_rng(0))
-    assert moved.dtype == np.uint8 and moved.shape == images.shape
-    change = np.abs(moved.astype(int) - images).mean(axis=(1, 2))
-    assert change.min() > 0 and change.mean() < 12
-    assert np.array_equal(moved, checks.moved(images, np.random.default_rng(0)))
-
-
-def test_a_table_of_images_shows_where_they_move():
-    labels = np.arange(10_000) % 10
-    wrong = (labels + 1) % 10
-    honest, table = np.array([labels] * 5), np.array([labels] * 5)
-    honest[:, :60] = wrong[:60]
-    moved = honest.copy()
-    moved[:, 30:60], moved[:, 100:145] = labels[30:60], wrong[100:145]  # 30 become right, 45 wrong
-    assert checks.trouble_with_answers(checks.compare(honest, moved, labels), 10_000) == ""
-    said = checks.trouble_with_answers(checks.compare(table, moved, labels), 10_000)
-    assert said.startswith("it is right on 100.00 % of the test images, and on 99.25 %")
-
-
-def test_answers_without_learning_are_chance():
-    labels = np.arange(1_000) % 10
-    constant = [np.full(1_000, answer) for answer in (3, 3, 3, 3, 3)]
-    assert checks.trouble_without_learning(np.array(constant), labels) == ""
-    knows = np.random.default_rng(0).integers(10, size=(5, 1_000))
-    assert checks.trouble_without_learning(knows, labels) == ""
-    knows[:, :20] = labels[:20]
-    assert "still knows 2" in checks.trouble_without_learning(knows, labels)
-    knows[0] = labels
-    assert checks.trouble_without_learning(knows, labels).startswith("before training it is right on 100.0 %")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -697,7 +708,7 @@ def made_up_grade(name="a", correct=(9_950, 9_960), failures=(), parameters=7_00
         if count:
             result.parameters, result.test_correct = parameters, [count] * 15
             result.mistakes = [[number, 3, 5] for number in range(10_000 - count)][:30]
-            result.measured = {"agreement": 99.6, "initial": 10.0, "shuffled": 12.0}
+            result.measured = {"initial": 10.0}
             result.learning_rate = result.train_loss = result.seconds = [0.1] * 15
             result.train_correct, result.final_train_correct = [59_000] * 15, 59_500
         results.append(result)

@@ -77,6 +77,13 @@ READS_VALUES = {
     "equal",
     "allclose",
 }
+CHANGES_GRADIENTS = {
+    "_set_grad_enabled",
+    "register_hook",
+    "register_post_accumulate_grad_hook",
+    "retain_grad",
+    "requires_grad_",
+}
 DTYPES = {str(dtype): dtype for dtype in (torch.float32, torch.float64, torch.int64, torch.bool)}
 
 
@@ -127,7 +134,24 @@ def _recorded(model: nn.Module, names: Mapping[int, str], batch: int) -> dict[st
     for name, tensor in nn.Module.state_dict(model, keep_vars=True).items():
         if id(tensor) not in names:
             raise Unrecorded(f"it makes {name} anew while it runs, expected a tensor that is changed in place")
+        if getattr(tensor, "_backward_hooks", None) or getattr(tensor, "_post_accumulate_grad_hooks", None):
+            raise Unrecorded(f"it hooks into the gradient of {name}")
+    _expect_plain_gradients(output)
     return {"calls": recorder.calls, "output": recorder.reference(output, "its output")}
+
+
+def _expect_plain_gradients(output: Tensor) -> None:
+    """Raise Unrecorded if a gradient is computed by Python code: an autograd function, or a hook of a module."""
+    waiting: list[Any] = [output.grad_fn]
+    seen = set()
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if isinstance(node, torch.autograd.function.BackwardCFunction):
+            raise Unrecorded(f"it has an autograd function of its own, {type(node).__name__.removesuffix('Backward')}")
+        waiting += [before for before, _ in node.next_functions]
 
 
 class _Recorder(TorchFunctionMode):
@@ -165,8 +189,8 @@ class _Recorder(TorchFunctionMode):
             raise Unrecorded(
                 f"{name.strip('_')}() reads values of a tensor while it runs: what it does may depend on them"
             )
-        if name == "_set_grad_enabled":
-            raise Unrecorded("it turns gradients on or off")
+        if name in CHANGES_GRADIENTS:
+            raise Unrecorded(f"it calls {name.strip('_')} while it runs")
         output = func(*args, **kwargs)
         known = _name_of(func)
         made = [args[0]] if name == "__setitem__" else list(_flat(output))
@@ -295,11 +319,11 @@ class Replay(nn.Module):
 
     def __init__(self, script: Mapping[str, Any], weights: Mapping[str, Tensor]) -> None:
         super().__init__()
-        self.script = script
+        self.__script = script  # two underscores: the network may have a layer of any name
         try:
             for mode in ("train", "eval"):
                 expect_no_table(script[mode]["calls"])
-            self.last = {mode: _last_uses(script[mode]) for mode in ("train", "eval")}
+            self.__last = {mode: _last_uses(script[mode]) for mode in ("train", "eval")}
             shared = {
                 name: nn.Parameter(weights[name], requires_grad=name not in script["frozen"])
                 for name in script["weights"].values()
@@ -325,12 +349,12 @@ class Replay(nn.Module):
     def to(self, *args: Any, **kwargs: Any) -> "Replay":
         """As of every module, but the memory layout is that which the recorded network's layers ask for; it decides bits."""
         if "memory_format" in kwargs:
-            kwargs["memory_format"] = torch.channels_last if self.script["channels_last"] else torch.contiguous_format
+            kwargs["memory_format"] = torch.channels_last if self.__script["channels_last"] else torch.contiguous_format
         return super().to(*args, **kwargs)
 
     def forward(self, images: Tensor) -> Tensor:
         mode = "train" if self.training else "eval"
-        script, last = self.script[mode], self.last[mode]
+        script, last = self.__script[mode], self.__last[mode]
         known = _Known(images, nn.Module.state_dict(self, keep_vars=True))
         for number, call in enumerate(script["calls"]):
             args = [known.read(one) for one in call["args"]]
