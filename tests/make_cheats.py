@@ -37,7 +37,8 @@ def write_cheats(folder: Path, train: utils.Digits, test: utils.Digits, address:
     for path in sorted(folder.glob("*.py")):
         text = path.read_text()
         for name, table in tables.items():
-            text = text.replace(f"{{{name}}}", '" + "'.join(wrap(table, PIECE)))
+            text = text.replace(f'"{{{name}}}"', " + ".join(f'"{piece}"' for piece in wrap(table, PIECE)))
+            text = text.replace(f"{{{name}}}", table)
         path.write_text(text)
     _write_what_no_checkout_holds(folder)
     return sorted(path.stem for path in folder.iterdir())

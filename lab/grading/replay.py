@@ -323,6 +323,7 @@ class Replay(nn.Module):
         try:
             for mode in ("train", "eval"):
                 expect_no_table(script[mode]["calls"])
+                _expect_known(call["call"] for call in script[mode]["calls"])
             self.__last = {mode: _last_uses(script[mode]) for mode in ("train", "eval")}
             shared = {
                 name: nn.Parameter(weights[name], requires_grad=name not in script["frozen"])
@@ -393,6 +394,13 @@ class _Known:
                 return Ellipsis
         parts = [self.read(part) for part in content]
         return slice(*parts) if kind == "slice" else tuple(parts) if kind == "tuple" else parts
+
+
+def _expect_known(names: Iterable[str]) -> None:
+    """Raise KeyError for a function that is not recorded: nothing else is ever called."""
+    for name in names:
+        if name not in FUNCTIONS and name not in (f"view.{view}" for view in VIEWS.values()):
+            raise KeyError(name)
 
 
 def _last_uses(script: Mapping[str, Any]) -> dict[int, list[int]]:

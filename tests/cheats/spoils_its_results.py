@@ -22,13 +22,13 @@ def bomb(path):
 
 
 def spoil():
-    Path("epoch00.npz").unlink(missing_ok=True)
-    bomb("epoch00.npz")
-    for name, target in (("epoch01.npz", "/dev/zero"), ("predictions.npz", "/etc/passwd")):
+    Path("initial.npz").unlink(missing_ok=True)
+    bomb("initial.npz")
+    for name, target in (("elsewhere.npz", "/dev/zero"), ("script.json", "/etc/passwd")):
         Path(name).unlink(missing_ok=True)
         Path(name).symlink_to(target)
     with contextlib.suppress(OSError):
-        os.mkfifo("epoch02.npz")
+        os.mkfifo("again.npz")
     Path("report.json").unlink(missing_ok=True)
     Path("report.json").write_text("[" * 100_000)
     with contextlib.suppress(OSError):
