@@ -41,7 +41,7 @@ def write_cheats(folder: Path, train: utils.Digits, test: utils.Digits, address:
             text = text.replace(f"{{{name}}}", table)
         path.write_text(text)
     _write_what_no_checkout_holds(folder)
-    return sorted(path.stem for path in folder.iterdir())
+    return sorted(path.stem.encode(errors="ignore").decode() for path in folder.iterdir())
 
 
 def _write_what_no_checkout_holds(folder: Path) -> None:
@@ -50,8 +50,8 @@ def _write_what_no_checkout_holds(folder: Path) -> None:
     (folder / "binary.py").write_bytes(bytes(range(256)) * 100)
     (folder / "syntax_error.py").write_text(honest.replace("class Net(Model_1):", "class Net(Model_1:"))
     (folder / "nested.py").write_text(honest + f"\ndeep = {'[' * 50_000}{']' * 50_000}\n")
-    (folder / "=1+1.py").write_text(honest)  # a formula, where a table of names is opened in a spreadsheet
-    (folder / "<b>.py").write_text(honest)
+    for name in ("=1+1", "<b>"):  # a formula, where a table of names is opened in a spreadsheet; HTML
+        (folder / f"{name}.py").write_text(f"{honest}# {name}\n")
     (folder / os.fsdecode(b"not_utf8_\xff.py")).write_text(honest)
     os.mkfifo(folder / "pipe.py")  # whoever opens it waits for ever
     (folder / "endless.py").symlink_to("/dev/zero")

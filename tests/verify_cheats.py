@@ -55,6 +55,7 @@ class Cheat(NamedTuple):
 
     end:     "caught": it has no result, or one that is out of points
              "same": it has the result of `honest`, to the last image, as if it had not tried
+             "either": one of these two, which depends on the isolation, or on who is first
              "own": it has a result of its own, which is no better than that of `honest`
              "counted": it may be better, for its parameters are all counted
              "skipped": it is no submission
@@ -62,12 +63,106 @@ class Cheat(NamedTuple):
     counted: parameters that are found, if they are more than honest's
     """
 
-    end: Literal["caught", "same", "own", "counted", "skipped"]
+    end: Literal["caught", "same", "either", "own", "counted", "skipped"]
     says: str
     counted: int = 0
 
 
-CHEATS: dict[str, Cheat] = {}
+# What the page says of networks that cannot be recorded, of those that were stopped, and of code that is listed
+REFUSED = "cannot be run without its code"
+TABLE = "the code holds a table"
+NO_RESULT = (
+    "left a report that is none|without a result|there are no weights|was not recorded|is not the script of a network"
+)
+
+CHEATS = {
+    # harm: to the machine, to whoever grades, to others
+    "hangs_at_import": Cheat("caught", "it ran for more than 60 seconds"),
+    "hangs_in_forward": Cheat("caught", "it ran for more than 60 seconds"),
+    "forks_without_end": Cheat("caught", "more than 32 processes|4,000 MiB of memory"),
+    "fills_memory": Cheat("caught", "4,000 MiB of memory|MemoryError"),
+    "fills_the_disk": Cheat("caught", "MiB to its folder|imports tempfile"),
+    "prints_megabytes": Cheat("caught", "it printed more than 64 MB"),
+    "raises_in_the_constructor": Cheat("caught", "ValueError|HYPERLINK"),
+    "raises_in_the_second_epoch": Cheat("same", "changes self.epochs in forward"),
+    "kills_its_parent": Cheat("same", "imports signal"),
+    "kills_everybody": Cheat("same", "imports signal"),
+    "freezes_its_parent": Cheat("caught", "it ran for more than 60 seconds"),
+    "writes_outside": Cheat("same", "imports tempfile"),
+    "overwrites_results": Cheat("caught", NO_RESULT),
+    "exits_politely": Cheat("caught", "SystemExit: 0"),
+    "goes_on_after_the_end": Cheat("either", "imports atexit"),
+    "spoils_its_results": Cheat("caught", NO_RESULT),
+    "answers_through_pipes": Cheat("caught", NO_RESULT),
+    "digs_deep": Cheat("caught", "more than 32 within each other|MiB to its folder"),
+    "changes_numpy": Cheat("caught", NO_RESULT),
+    # labels
+    "reads_the_labels": Cheat("same", "imports gzip"),
+    "reads_the_parent": Cheat("either", "imports os"),
+    "links_to_secrets": Cheat("same", "imports gzip"),
+    "opens_the_network": Cheat("same", "imports urllib.request"),
+    "inspects_the_stack": Cheat("same", "uses _getframe"),
+    "reads_labels_from_gradients": Cheat("caught", REFUSED),
+    "table_of_hashes": Cheat("caught", TABLE),
+    "table_of_nearest_images": Cheat("caught", TABLE),
+    "corrects_the_hard_images": Cheat("caught", REFUSED),
+    "corrects_once_it_is_trained": Cheat("caught", REFUSED),
+    "looks_at_the_order": Cheat("caught", REFUSED),
+    "learns_from_the_test_images": Cheat("caught", REFUSED),
+    "adapts_to_the_batch": Cheat("own", "uses track_running_stats"),
+    "changes_after_some_calls": Cheat("caught", REFUSED),
+    "pretends_to_be_a_number": Cheat("caught", "expected a plain tensor"),
+    "predicts_with_an_object": Cheat("caught", "expected a plain tensor"),
+    # more training, or other training
+    "changes_utils": Cheat("same", "changes utils.train"),
+    "changes_torch": Cheat("same", "changes SGD.step"),
+    "trains_in_forward": Cheat("same", "uses optim"),
+    "trains_in_backward": Cheat("caught", "it hooks into the gradient"),
+    "trains_in_the_step": Cheat("same", "uses register_step_pre_hook"),
+    "adds_gradients": Cheat("caught", "it hooks into the gradient"),
+    "trained_weights": Cheat("caught", TABLE),
+    "trained_weights_later": Cheat("caught", TABLE),
+    "trained_features": Cheat("caught", TABLE),
+    "weights_in_comments": Cheat("caught", "StopIteration .net.py, line 17"),
+    "lucky_seed": Cheat("caught", "the same for every seed"),
+    # more parameters than it says
+    "hides_weights_in_tensors": Cheat("caught", REFUSED),
+    "hides_weights_in_buffers": Cheat("counted", "9,520", 9_520),
+    "hides_weights_in_running_statistics": Cheat("counted", "17,352", 9_520),
+    "hides_weights_in_names": Cheat("caught", "expected PyTorch's"),
+    "hides_halves_of_numbers": Cheat("counted", "17,350", 17_350),
+    "hides_parameters": Cheat("caught", "expected PyTorch's"),
+    "complex_weights": Cheat("caught", REFUSED),
+    "freezes_weights": Cheat("counted", "9,520", 9_520),
+    "lies_about_parameters": Cheat("counted", "103,440", 103_440),
+    "grows_after_the_look": Cheat("same", "uses optim"),
+    "keeps_state_in_files": Cheat("caught", REFUSED),
+    # the harness itself
+    "writes_modules": Cheat("same", "imports pathlib"),
+    "shadows_modules": Cheat("same", "sitecustomize.py has the name of a module"),
+    "changes_the_recorder": Cheat("caught", "relu"),
+    "forges_the_recording": Cheat("caught", "numbers that are no sizes|is not the script"),
+    # what is handed in
+    "huge": Cheat("caught", "more than 65,536 bytes"),
+    "binary": Cheat("caught", "is not Python"),
+    "syntax_error": Cheat("caught", "is not Python: invalid syntax"),
+    "nested": Cheat("caught", "more than 65,536 bytes"),
+    "no_network": Cheat("caught", "has no network"),
+    "two_networks": Cheat("caught", "has the networks Small, Large"),
+    "no_net": Cheat("caught", "has no net.py"),
+    "another_students_work": Cheat("caught", "is a link, which is not followed"),
+    "endless_recipe": Cheat("caught", "is a link, which is not followed"),
+    "recipe_bomb": Cheat("caught", "it has the alias"),
+    "recipe_runs_code": Cheat("caught", "is not YAML that is read here"),
+    "recipe_without_end": Cheat("caught", "epochs is 1000000000"),
+    "recipe_of_another_network": Cheat("caught", "sets network, which is the harness's"),
+    "=1+1": Cheat("same", re.escape("=1+1")),
+    "<b>": Cheat("same", "<b>"),
+    "pipe": Cheat("skipped", "pipe.py is neither a file nor a folder"),
+    "endless": Cheat("skipped", "endless.py is a link"),
+    "nowhere": Cheat("skipped", "nowhere.py is a link"),
+    "not_utf8_": Cheat("skipped", "not_utf8_.*has a name that is no page's"),
+}
 
 # ---------------------------------------------------------------------------------------------------------------------
 # A place to grade in, from which nothing gets out
@@ -254,7 +349,7 @@ def there(name: str) -> None:
 def test_the_honest_get_what_they_get_alone(name, graded):
     graded_run, alone = dict(graded.runs[name]), dict(graded.alone[name])
     for run in (graded_run, alone):
-        del run["seconds"]
+        del run["seconds"], run["output"]
     assert graded_run == alone
     assert not graded_run["failures"] and graded_run["test_correct"][-1] > 850
 
@@ -268,13 +363,13 @@ def test_a_cheat_is_caught_or_harmless(name, graded):
         return
     row, run, honest = graded.rows[name], graded.runs.get(name, {}), graded.runs["honest"]["test_correct"]
     correct = run.get("test_correct", [])
-    if cheat.end == "caught":
+    if cheat.end == "caught" or (cheat.end == "either" and row["what failed"]):
         assert row["what failed"]
         assert not correct or run["failures"][0][0] == "rules"
         return
     assert not row["what failed"]
     assert int(row["parameters"]) >= cheat.counted
-    if cheat.end == "same":
+    if cheat.end in ("same", "either"):
         assert correct == honest
     if cheat.end == "own":
         assert correct[-1] <= honest[-1] + BETTER
@@ -291,7 +386,8 @@ def test_nothing_is_left_behind(graded):
     folder = graded.place.folder
     assert not container() or not (folder / "left.txt").read_text()
     assert graded.place.content() == graded.before
-    assert not any((folder / name).iterdir() for name in ("tmp", "shm"))
+    left = [path for name in ("tmp", "shm") for path in (folder / name).iterdir()]
+    assert not [path for path in left if not path.name.startswith("torchinductor_")]  # PyTorch's own
     assert not list((folder / "home").rglob(f"*{MARK}*"))
     pages = {f"{name}.html" for name in (*graded.rows, "index")}
     assert {path.name for path in (folder / "out").iterdir()} == {"grades.csv", "runs", *pages}
