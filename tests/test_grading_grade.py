@@ -313,7 +313,7 @@ RULES = {
     ),
     "hooks": (
         NET + "        self.readout[-1].bias.register_post_accumulate_grad_hook(lambda bias: print())\n",
-        None,  # nobody calls it
+        "its network cannot be run without its code: it hooks into the gradient of",
     ),
     "counts": (
         NET

@@ -132,7 +132,8 @@ def test_a_run_is_hopeless_once_an_epoch_that_counts_is_below_the_target():
     assert not hopeless(record([9_000] * 10 + [9_940]))
     assert hopeless(record([9_950] * 10 + [9_939]))
     assert not hopeless(record([0] * 15, dataset=utils.SAMPLE))
-    assert is_hopeless(replace(STEP_3, epochs=4))(record([9_939]))
+    assert is_hopeless(replace(STEP_3, epochs=5))(record([9_939]))
+    assert not is_hopeless(replace(STEP_3, epochs=4, plain_epochs=0))(record([9_939]))
 
 
 def test_another_class_of_the_same_name_has_another_folder(here):

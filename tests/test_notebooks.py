@@ -183,11 +183,11 @@ def texts(step):
 @pytest.mark.parametrize("step", NOTEBOOKS)
 def test_every_number_of_the_text_is_in_an_output(step):
     """Of this notebook, or of a step before it that it compares with; or in its code, as a hyperparameter is."""
-    earlier = [] if step == "peers" else [outputs(before) for before in STEPS[: step - 1]]
+    earlier = [] if step not in STEPS else [outputs(before) for before in STEPS[: step - 1]]
     shown = [*earlier, outputs(step), *(cell.source for cell in code_cells(step))]
     known = GIVEN | set(re.findall(r"\d[\d,]*\.?\d*", "\n".join(shown)))
     claimed = [re.findall(r"\d[\d,]*\.\d+|\d+,\d{3}", text) for text in texts(step)]
-    assert len(claimed[0]) >= 5
+    assert len(claimed[0]) >= 5 or step == "your"
     assert [number for numbers in claimed for number in numbers if number not in known] == []
 
 
@@ -198,7 +198,7 @@ INTERVAL = r"[+-]\d+\.\d+ \([+-]\d+\.\d+ to [+-]\d+\.\d+\)"
 def test_every_interval_of_the_text_is_in_an_output_as_a_whole(step):
     shown = re.sub(r"\s+", " ", outputs(step))
     claimed = [interval for text in texts(step) for interval in re.findall(INTERVAL, re.sub(r"\s+", " ", text))]
-    assert claimed or step == 1
+    assert claimed or step in (1, "your")
     assert [interval for interval in claimed if interval not in shown] == []
 
 

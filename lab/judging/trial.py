@@ -131,8 +131,6 @@ def _try(
     before = torch.get_num_threads()
     torch.set_num_threads(_threads_recorded(recipe, seed) or threads)
     hopeless = None if whole else is_hopeless(recipe)
-    if show:
-        print(f"seed {seed}", flush=True)
     try:
         trained = run(recipe, seed, show, folder, recipe.network, hopeless)
     except (FloatingPointError, RuntimeError, ValueError, OSError) as error:
@@ -146,12 +144,15 @@ def _try(
 
 
 def is_hopeless(recipe: Recipe) -> Callable[[utils.History], bool]:
-    """Whether a run of this recipe can no longer meet the verdict: one of its last five epochs is below the target."""
+    """Whether a run of this recipe can no longer meet the verdict: one of its last five epochs is below the target.
+
+    With fewer epochs there is no verdict to miss.
+    """
 
     def missed(history: utils.History) -> bool:
-        if history.dataset != "MNIST" or recipe.validates:
+        if recipe.epochs < utils.LAST_EPOCHS or history.dataset != "MNIST" or recipe.validates:
             return False
-        counted = history.test_correct[max(0, recipe.epochs - utils.LAST_EPOCHS) :]
+        counted = history.test_correct[recipe.epochs - utils.LAST_EPOCHS :]
         return any(correct < utils.needed(history.test_images) for correct in counted)
 
     return missed
