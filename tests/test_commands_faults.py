@@ -51,7 +51,9 @@ def alive(group: int) -> list[int]:
     return found
 
 
-@pytest.mark.parametrize(("how", "seconds"), [(signal.SIGKILL, 10), (signal.SIGTERM, 1)])
+@pytest.mark.parametrize(
+    ("how", "seconds"), [pytest.param(signal.SIGKILL, 10, marks=pytest.mark.slow), (signal.SIGTERM, 1)]
+)
 def test_a_killed_study_leaves_no_worker_behind(tmp_path, how, seconds):
     """While its workers train, and while they still start. Three workers for two runs: one of them has nothing to do, and ends as the others do."""
     environment = os.environ | {"SESSION7_DATASET": "sample"}

@@ -118,6 +118,7 @@ def contents(folder: Path) -> tuple:
     return history, log, kept, weights, (folder / "config.yaml").read_text()
 
 
+@pytest.mark.slow
 def test_a_killed_command_leaves_a_run_that_goes_on(tmp_path):
     """`python -m lab train` in a process of its own, killed after its first epoch; the same command then ends it."""
     environment = os.environ | {"SESSION7_SHORT": "1", "SESSION7_DATASET": "sample", "PYTHONPATH": str(ROOT)}

@@ -162,6 +162,7 @@ def cluster(tiny_study):
         process.wait()
 
 
+@pytest.mark.slow
 def test_a_dask_cluster_gives_the_same_records(tiny_study, cluster, monkeypatch):
     run_study("tiny", folder=tiny_study)
     here = measured(tiny_study)

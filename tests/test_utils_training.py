@@ -367,6 +367,7 @@ print(os.environ["GOMP_SPINCOUNT"], len(mine), all(mine.isdisjoint(other) for ot
 
 
 @pytest.mark.skipif(sys.platform != "linux" or len(os.sched_getaffinity(0)) < 2, reason="of two cores, on Linux")
+@pytest.mark.slow
 def test_a_run_beside_a_busy_process_has_the_same_bits_and_a_core_of_its_own():
     """The thread that trains shares its core with none of the others while it does, and all is as before when it is done."""
 

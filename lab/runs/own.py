@@ -84,6 +84,8 @@ def _built_in(name: str) -> type[nn.Module] | None:
 
 def _place(name: str) -> tuple[Path, str] | None:
     """File and object that a name stands for, such as `mynet.py:MyNet`; the object may be "". None for a plain word."""
+    if not name.strip(":."):
+        return None
     file, colon, key = name.rpartition(":") if ":" in name else (name, "", "")
     if file.endswith(".py"):
         return Path(file), key
