@@ -178,14 +178,14 @@ class Double(torch.autograd.Function):
         ),
         (
             lambda net, images, logits: sum(logits * (0.123456789 + number) for number in range(9)),
-            "9 of which are long or large",
+            "9 of them are long or large",
         ),
-        (lambda net, images, logits: logits + 1_000_000, "1 of which are long or large"),
+        (lambda net, images, logits: logits + 1_000_000, "a whole number above 10,000"),
         (
             lambda net, images, logits: logits[:, [0] * 50].sum(1, keepdim=True) + logits,
             "called with more than 40 values",
         ),
-        (lambda net, images, logits: [logits := logits.relu() for _ in range(700)][-1], "more than 600 functions"),
+        (lambda net, images, logits: [logits := logits.relu() for _ in range(700)][-1], "more than 400 functions"),
         (rebinds, "it makes seen anew"),
     ],
 )
@@ -211,6 +211,14 @@ def test_a_script_that_is_none_is_refused():
     for script in ({}, [], {**good, "weights": {"a": "b"}}, {**good, "train": {}}, forged):
         with pytest.raises(ValueError):
             Replay(script, weights)
+    refers = json.loads(json.dumps(good))
+    refers["eval"]["calls"][0]["kwargs"] = {"tensors": {"list": [{"tensor": 0}] * 1_001}}
+    hides = json.loads(json.dumps(good))
+    hides["eval"]["calls"][0]["args"] = [{"tensor": 0}, {"float": "0.125"}]
+    with pytest.raises(ValueError, match="refers to more than 1,000 tensors"):
+        Replay(refers, weights)
+    with pytest.raises(KeyError), torch.no_grad():  # numbers are counted where they are numbers
+        Replay(hides, weights).eval()(torch.zeros(2, 1, 28, 28))
     unknown = json.loads(json.dumps(good))
     unknown["eval"]["calls"][0]["call"] = "torch.load"
     with pytest.raises(ValueError, match="not the script of a network: 'torch.load'"):

@@ -19,34 +19,37 @@ import utils
 from models import CLASSES, IMAGE_SIZE
 
 BATCHES = (6, 10)  # two sizes, which tell a number that follows from the size of the batch from one that does not
-# What a script may hold, so that it is no table of answers. The lesson's networks call 40 functions, whose arguments hold three
-# different numbers that are no sizes of layers; a vision transformer has 28, torchvision's largest network calls 430.
-MOST_CALLS = 600
+# What a script may hold, so that it is no table of answers. The lesson's networks call 40 functions, with 60 references to earlier
+# results and three numbers that are no sizes of layers; a vision transformer has 30 numbers, a ResNet-18 90 functions. What room
+# is left, some hundred bytes, is that of any program of this size.
+MOST_CALLS, MOST_REFERENCES = 400, 1_000
 MOST_VALUES = 40  # in one call
 MOST_LETTERS = 40  # in a text
 MOST_NUMBERS = 64  # that are not the size of a layer; calls with the same ones count once
+MOST_SIZES = 400  # of layers; layers with the same ones count once
 LARGEST = 10_000
 MOST_DIGITS, MOST_LONG = 8, 8  # in such a number, and how many may be longer: 1 / 3, the square root of a width
 
 # What may be called: by name, in each of the three places where PyTorch has functions
 NAMES = """
-abs absolute acos add addbmm addcdiv addcmul addmm adaptive_avg_pool1d adaptive_avg_pool2d adaptive_max_pool1d
-adaptive_max_pool2d alpha_dropout amax amin argmax argmin argsort asin atan avg_pool1d avg_pool2d baddbmm batch_norm
-bilinear bmm broadcast_to cat ceil celu channel_shuffle chunk clamp clamp_max clamp_min clip clone concat contiguous
-conv1d conv2d conv_transpose1d conv_transpose2d cos cosine_similarity cumsum detach diff div divide double dropout dropout1d
-dropout2d dropout3d einsum elu elu_ eq erf exp expand expand_as feature_alpha_dropout flatten flip float floor fold ge gelu
-glu group_norm gru gt gumbel_softmax hardshrink hardsigmoid hardswish hardtanh heaviside instance_norm interpolate
-lc_unfold layer_norm le leaky_relu leaky_relu_ lerp linear local_response_norm log log1p log_sigmoid log_softmax logsigmoid
-logsumexp lp_pool2d lstm lt masked_fill matmul max max_pool1d max_pool2d maximum mean median min minimum mish mm movedim mul
-multi_head_attention_forward multiply narrow ne neg negative norm normalize ones ones_like pad permute pixel_shuffle
-pixel_unshuffle pow prelu prod relu relu6 relu_ repeat reshape rms_norm rnn_relu rnn_tanh roll round rrelu rsqrt rsub
-scaled_dot_product_attention select selu sigmoid sign silu sin sinc softmax softmin softplus softshrink softsign sort split
-split_with_sizes sqrt square squeeze stack std sub subtract sum swapaxes t tanh tanhshrink tensor_split threshold topk
-transpose tril triu true_divide type_as unbind unflatten unfold unsqueeze upsample var view view_as where zeros zeros_like
-_weight_norm __add__ __and__ __getitem__ __invert__ __matmul__ __mul__ __neg__ __or__ __pow__ __radd__ __rmatmul__ __rmul__
-__rpow__ __rsub__ __rtruediv__ __setitem__ __sub__ __truediv__ add_ clamp_ div_ mul_ sub_ tanh_ sigmoid_ to zero_ copy_
-new_zeros new_ones new_empty empty empty_like one_hot arange bernoulli bernoulli_ cdist eye full full_like gru_cell linspace lstm_cell rand rand_like randn
-randn_like rnn_relu_cell rnn_tanh_cell
+abs absolute acos adaptive_avg_pool1d adaptive_avg_pool2d adaptive_max_pool1d adaptive_max_pool2d add add_ addbmm
+addcdiv addcmul addmm alpha_dropout amax amin arange argmax argmin argsort asin atan avg_pool1d avg_pool2d baddbmm
+batch_norm bernoulli bernoulli_ bilinear bmm broadcast_to cat cdist ceil celu channel_shuffle chunk clamp clamp_
+clamp_max clamp_min clip clone concat contiguous conv1d conv2d conv_transpose1d conv_transpose2d copy_ cos
+cosine_similarity cumsum detach diff div div_ divide double dropout dropout1d dropout2d dropout3d einsum elu elu_ empty
+empty_like eq erf exp expand expand_as eye feature_alpha_dropout flatten flip float floor fold full full_like ge gelu
+glu group_norm gru gru_cell gt gumbel_softmax hardshrink hardsigmoid hardswish hardtanh heaviside instance_norm
+interpolate layer_norm lc_unfold le leaky_relu leaky_relu_ lerp linear linspace local_response_norm log log1p
+log_sigmoid log_softmax logsigmoid logsumexp lp_pool2d lstm lstm_cell lt masked_fill matmul max max_pool1d max_pool2d
+maximum mean median min minimum mish mm movedim mul mul_ multi_head_attention_forward multiply narrow ne neg negative
+new_empty new_ones new_zeros norm normalize one_hot ones ones_like pad permute pixel_shuffle pixel_unshuffle pow prelu
+prod rand rand_like randn randn_like relu relu6 relu_ repeat reshape rms_norm rnn_relu rnn_relu_cell rnn_tanh
+rnn_tanh_cell roll round rrelu rsqrt rsub scaled_dot_product_attention select selu sigmoid sigmoid_ sign silu sin sinc
+softmax softmin softplus softshrink softsign sort split split_with_sizes sqrt square squeeze stack std sub sub_ subtract
+sum swapaxes t tanh tanh_ tanhshrink tensor_split threshold to topk transpose tril triu true_divide type_as unbind
+unflatten unfold unsqueeze upsample var view view_as where zero_ zeros zeros_like __add__ __and__ __getitem__ __invert__
+__matmul__ __mul__ __neg__ __or__ __pow__ __radd__ __rmatmul__ __rmul__ __rpow__ __rsub__ __rtruediv__ __setitem__
+__sub__ __truediv__ _weight_norm
 """
 # Functions that are layers: their whole numbers are sizes, strides and paddings
 LAYERS = """
@@ -56,6 +59,7 @@ flatten gelu group_norm gru hardsigmoid hardswish hardtanh instance_norm layer_n
 lstm max_pool1d max_pool2d mish multi_head_attention_forward prelu relu relu6 relu_ rnn_relu rnn_tanh
 scaled_dot_product_attention selu sigmoid silu softmax softplus tanh
 """
+_LAYERS = frozenset(LAYERS.split())
 PLACES: dict[str, object] = {"torch": torch, "functional": F, "tensor": Tensor}
 FUNCTIONS: dict[str, Callable[..., object]] = {
     f"{place}.{name}": getattr(owner, name)
@@ -86,6 +90,7 @@ CHANGES_GRADIENTS = {
     "retain_grad",
     "requires_grad_",
 }
+LAYOUTS = {str(one): one for one in (torch.channels_last, torch.contiguous_format, torch.preserve_format)}
 DTYPES = {str(dtype): dtype for dtype in (torch.float32, torch.float64, torch.int64, torch.bool)}
 
 
@@ -164,23 +169,19 @@ class _Recorder(TorchFunctionMode):
         self.calls: list[dict[str, Any]] = []
         self.known: dict[int, object] = {**names, id(images): 0}  # how a call refers to a tensor: by name or number
         self.made = 0  # results
-        self.kept: list[object] = [
-            images,
-            *model.parameters(),
-            *model.buffers(),
-        ]  # an id is one only as long as it lives
+        # an id is a tensor's own only as long as it lives
+        self.kept: list[object] = [images, *model.parameters(), *model.buffers()]
         self.why: dict[int, str] = {}  # what made a tensor that is not known
 
     def reference(self, tensor: Tensor, by: str) -> object:
         """How calls refer to a tensor."""
         if id(tensor) not in self.known:
-            unseen = (
+            made = (
                 "made out of sight, by compiled code for instance"
                 if tensor.grad_fn
                 else "neither a weight nor a buffer"
             )
-            made = self.why.get(id(tensor), unseen)
-            raise Unrecorded(f"{by} uses a tensor that is {made}")
+            raise Unrecorded(f"{by} uses a tensor that is {self.why.get(id(tensor), made)}")
         return self.known[id(tensor)]
 
     def __torch_function__(
@@ -231,6 +232,8 @@ class _Recorder(TorchFunctionMode):
             return value if math.isfinite(value) else {"float": str(value)}
         if isinstance(value, torch.dtype) and str(value) in DTYPES:
             return {"dtype": str(value)}
+        if isinstance(value, torch.memory_format):
+            return {"layout": str(value)}
         if isinstance(value, torch.device):
             return {"device": "cpu"}
         if value is Ellipsis:
@@ -262,25 +265,38 @@ def _flat(output: object) -> Iterator[Any]:
 
 def expect_no_table(calls: Sequence[Mapping[str, Any]]) -> None:
     """Raise Unrecorded if calls hold so many numbers, or such long ones, that they may be a table."""
-    if len(calls) > MOST_CALLS:
-        raise Unrecorded(f"it calls more than {MOST_CALLS:,} functions")
-    different, of_layers = set(), set()
+    references = sum(1 for call in calls for _ in _references([call["args"], call["kwargs"]]))
+    if len(calls) > MOST_CALLS or references > MOST_REFERENCES:
+        raise Unrecorded(
+            f"it calls more than {MOST_CALLS:,} functions, or refers to more than {MOST_REFERENCES:,} tensors"
+        )
+    different, floats = set(), set()
     for call in calls:
         values = list(_leaves([call["args"], call["kwargs"]]))
         if len(values) > MOST_VALUES or any(isinstance(one, str) and len(one) > MOST_LETTERS for one in values):
             raise Unrecorded(f"{call['call']} is called with more than {MOST_VALUES} values, or with a long text")
-        found = tuple(one for one in values if isinstance(one, (int, float)) and not isinstance(one, bool))
-        if call["call"].partition(".")[2] in LAYERS.split():
-            of_layers |= {one for one in found if isinstance(one, float)}
-        else:
-            different.add((call["call"], found))
-    numbers = [*of_layers, *(one for _, several in different for one in several)]
-    long = {one for one in numbers if abs(one) > LARGEST or len(repr(one)) > MOST_DIGITS}
-    if len(numbers) > MOST_NUMBERS or len(long) > MOST_LONG or any(isinstance(one, int) for one in long):
+        is_layer = call["call"].partition(".")[2] in _LAYERS
+        found = tuple(one for one in values if isinstance(one, (int, float)))  # True and False, too
+        if is_layer:
+            floats |= {one for one in found if isinstance(one, float)}
+            found = tuple(one for one in found if isinstance(one, int))
+        different.add((is_layer, call["call"], found))
+    sizes = [one for is_layer, _, several in different if is_layer for one in several]
+    numbers = [*floats, *(one for is_layer, _, several in different if not is_layer for one in several)]
+    long = {one for one in (*numbers, *sizes) if abs(one) > LARGEST or len(repr(one)) > MOST_DIGITS}
+    if (
+        len(numbers) > MOST_NUMBERS
+        or len(sizes) > MOST_SIZES
+        or len(long) > MOST_LONG
+        or not long <= floats | set(numbers)
+    ):
         raise Unrecorded(
-            f"its functions are called with {len(numbers)} numbers that are no sizes of layers, {len(long)} of which are long or "
-            f"large: expected at most {MOST_NUMBERS} and {MOST_LONG}, since what a network knows is in its weights"
+            f"its functions are called with {len(numbers)} numbers that are no sizes of layers, {len(sizes)} that are, and "
+            f"{len(long)} of them are long or large: expected at most {MOST_NUMBERS}, {MOST_SIZES} and {MOST_LONG}, since what a "
+            "network knows is in its weights"
         )
+    if any(isinstance(one, int) for one in long):
+        raise Unrecorded(f"a function is called with a whole number above {LARGEST:,}")
 
 
 def _leaves(plain: object) -> Iterator[object]:
@@ -392,10 +408,12 @@ class _Known:
                 return _share_of(len(self.images), *content)
             case "dtype":
                 return DTYPES[content]
+            case "layout":
+                return LAYOUTS[content]
             case "device":
                 return self.images.device
             case "float":
-                return float(content)
+                return {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}[content]
             case "ellipsis":
                 return Ellipsis
         parts = [self.read(part) for part in content]
@@ -436,7 +454,7 @@ def _references(plain: object) -> Iterator[int]:
 def _run(name: str, args: list[Any], kwargs: dict[str, Any]) -> Iterator[Any]:
     place, _, view = name.partition(".")
     if place == "view":
-        return iter([getattr(args[0], {one: one for one in VIEWS.values()}[view])])
+        return iter([getattr(args[0], view)])
     output = FUNCTIONS[name](*args, **kwargs)
     return iter([args[0]]) if view == "__setitem__" else _flat(output)
 
