@@ -345,7 +345,7 @@ class _Follower(TorchFunctionMode):
                 module.register_forward_hook(self._leave)
         with self:
             output = self.model(self.images)
-        if not any(self.places.get(tensor) for tensor in _tensors(output)):
+        if not any(self.places.get(tensor) for tensor in tensors(output)):
             raise _Untraceable("the output of the network cannot be traced back to the image")
         if self.unseen:
             names = [name for name, p in self.model.named_parameters() if p in self.unseen]
@@ -363,7 +363,7 @@ class _Follower(TorchFunctionMode):
         output = func(*args, **kwargs)
         if not self.measuring:
             name = getattr(func, "__name__", "function").strip("_")
-            inputs = list(_tensors([args, kwargs]))
+            inputs = list(tensors([args, kwargs]))
             self._count(inputs)
             if any(tensor in self.places for tensor in inputs):
                 self._follow_function(name, args, kwargs, args[0] if name == "setitem" else output)
@@ -371,7 +371,7 @@ class _Follower(TorchFunctionMode):
 
     def _follow_function(self, name: str, args: Sequence[object], kwargs: Mapping[str, object], output: object) -> None:
         """Place the output of a function of pixels on the image; a row if no layer of PyTorch's called it."""
-        inputs = [tensor for tensor in _tensors([args, kwargs]) if tensor in self.places]
+        inputs = [tensor for tensor in tensors([args, kwargs]) if tensor in self.places]
         places = [self.places[tensor] for tensor in inputs]
         if name in READS_VALUES or None in places:
             raise _Untraceable(f"{name} uses values of the image to decide what is computed: a table cannot show that")
@@ -379,7 +379,7 @@ class _Follower(TorchFunctionMode):
         window = _window(name, args, kwargs, side)
         self.window = window or self.window
         jump = max(place.jump for place in places) * (window[1] if window else 1)
-        for tensor in _tensors(output):
+        for tensor in tensors(output):
             if not tensor.is_floating_point():
                 self.places[tensor] = None
             elif tensor.dim() == 4:
@@ -400,7 +400,7 @@ class _Follower(TorchFunctionMode):
         if layer is self.layer:
             self.layer = None
             self._count(layer.parameters())
-            followed = [tensor for tensor in _tensors(outputs) if self.places.get(tensor)]
+            followed = [tensor for tensor in tensors(outputs) if self.places.get(tensor)]
             if followed:
                 self._add_row(type(layer).__name__, followed[0])
 
@@ -423,14 +423,15 @@ class _Follower(TorchFunctionMode):
         self.window, self.parameters = None, 0
 
 
-def _tensors(nested: object) -> Iterator[Tensor]:
+def tensors(nested: object) -> Iterator[Tensor]:
+    """The tensors in an argument or output: in lists, tuples and dictionaries too."""
     if isinstance(nested, Tensor):
         yield nested
     elif isinstance(nested, Mapping):
-        yield from _tensors(list(nested.values()))
+        yield from tensors(list(nested.values()))
     elif isinstance(nested, (list, tuple)):
         for item in nested:
-            yield from _tensors(item)
+            yield from tensors(item)
 
 
 def _window(name: str, args: Sequence[object], kwargs: Mapping[str, object], side: int) -> tuple[int, int] | None:

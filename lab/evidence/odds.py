@@ -28,7 +28,7 @@ def accepts(consistent: int, seeds: int) -> bool:
 
 
 def needed(seeds: int) -> int | None:
-    """The fewest consistent seeds of so many that `accepts` accepts; None if even all of them are too few."""
+    """The fewest consistent seeds, out of `seeds`, that `accepts` accepts; None if even all are too few."""
     return next((count for count in range(seeds + 1) if accepts(count, seeds)), None)
 
 

@@ -24,7 +24,7 @@ MOST_HEADER = 10_000  # bytes that describe an array
 
 
 def read_file(path: Path, most: int) -> bytes:
-    """The content of a plain file of at most so many bytes. Raises ValueError for a missing file, a link or a pipe."""
+    """The content of a plain file that is not above a size in bytes. Raises ValueError for a missing file, a link or a pipe."""
     flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
     try:
         with os.fdopen(os.open(path, flags), "rb") as file:
@@ -145,7 +145,7 @@ MOST_UNLEARNED = 50.0
 
 
 def read_answers(path: Path, sets: int, images: int) -> np.ndarray:
-    """The answers of so many sets of weights, uint8 of shape (sets, images). Raises ValueError for anything else."""
+    """The answers of several sets of weights, uint8 of shape (sets, images). Raises ValueError for anything else."""
     arrays = read_arrays(path, most=sets * images + MOST_HEADER)
     answers = arrays.get("answers", np.zeros(0))
     if list(arrays) != ["answers"] or answers.dtype != np.uint8 or answers.shape != (sets, images):

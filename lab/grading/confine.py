@@ -252,7 +252,7 @@ _REFUSED = {
     "resource.setrlimit": "other limits",
     "resource.prlimit": "other limits",
 }
-_CHANGES = {  # events whose arguments begin with so many paths that are changed
+_CHANGES = {  # events, and how many of their first arguments are paths that are changed
     "sqlite3.connect": 1,
     **dict.fromkeys(("os.remove", "os.rmdir", "os.mkdir", "os.truncate", "os.chmod", "os.chown", "os.utime"), 1),
     **dict.fromkeys(("os.rename", "os.link"), 2),

@@ -218,13 +218,13 @@ class _Class:
             result = self._kept(path)
             again = result is not None
             if result is None:
-                result = self._run_anew(grade, seed)
+                result = self._run_again(grade, seed)
                 result.save(path)
             result.name = grade.name
             grade.results.append(result)
         return "" if again else self._sentence(grade, result)
 
-    def _run_anew(self, grade: Grade, seed: int) -> Result:
+    def _run_again(self, grade: Grade, seed: int) -> Result:
         """One run. What the harness did not expect is that submission's failure, and nobody else's."""
         try:
             return self.harness.run(grade.submission, grade.recipe, seed)

@@ -336,7 +336,7 @@ class Replay(nn.Module):
     script:  what `record` returned, or anything else: it comes from where submitted code ran
     weights: a tensor for each name, which become the network's own
 
-    Raises ValueError for a script that is none, or that has more in it than `record` writes.
+    Raises ValueError for a text that is no script, or has more in it than `record` writes.
     """
 
     def __init__(self, script: Mapping[str, Any], weights: Mapping[str, Tensor]) -> None:

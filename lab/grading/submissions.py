@@ -192,7 +192,7 @@ def _in_words(error: Exception) -> str:
 
 
 def read_bytes(path: Path, most: int) -> bytes:
-    """The content of a plain file of at most so many bytes. A link is not followed, and a pipe not waited for.
+    """The content of a plain file that is not above a size in bytes. A link is not followed, and a pipe not waited for.
 
     Raises OSError for what cannot be read, and ValueError for anything but a plain file, and for one that is larger.
     """

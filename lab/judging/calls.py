@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from models import CONTAINERS
+from models import CONTAINERS, tensors
 
 TORCH = str(Path(torch.__file__).parent)
 HERE = str(Path(__file__).parent)
@@ -111,17 +111,6 @@ def follow(network: nn.Module, images: Tensor) -> Trace:
         output = network(images)
     made = next((follower.made_by.get(tensor) for tensor in tensors(output)), None)
     return Trace(output, follower.calls, made, frozenset(follower.ran))
-
-
-def tensors(nested: object) -> Iterator[Tensor]:
-    """The tensors in an argument or output: in lists, tuples and dictionaries too."""
-    if isinstance(nested, Tensor):
-        yield nested
-    elif isinstance(nested, Mapping):
-        yield from tensors(list(nested.values()))
-    elif isinstance(nested, (list, tuple)):
-        for item in nested:
-            yield from tensors(item)
 
 
 class _Follower(TorchFunctionMode):
