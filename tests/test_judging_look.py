@@ -474,7 +474,7 @@ MISTAKES = [
     ("no_gradient", lambda: unused(nn.ParameterList([torch.ones(3)])), sound, "spare.0: No gradient reaches"),
     ("never_runs", lambda: skips(1.0), lambda: skips(0.5), "sometimes (Conv2d)"),
     ("not_registered", lambda: kept_in(list), lambda: kept_in(nn.ModuleList), "70 weights are not registered"),
-    ("not_registered", lambda: drops(makes_a_layer), sound, "makes a layer anew for each batch, with 110 random"),
+    ("not_registered", lambda: drops(makes_a_layer), sound, "creates a new layer for each batch, with 110 random"),
     (
         "not_registered",
         lambda: raw_tensor(torch.Tensor.requires_grad_),

@@ -359,7 +359,7 @@ def _said(folder: Path, kind: type[Report]) -> Report:
         first = error.errors(include_url=False)[0]
         where = "".join(f"{part}: " for part in first["loc"])
         raise Broken(
-            "rules", f"its process left a report that is none of the harness's: {where}{first['msg']}"
+            "rules", f"its process left a report that the harness does not accept: {where}{first['msg']}"
         ) from None
     except (ValueError, RecursionError) as error:
         raise Broken("run", f"its process ended without a result: {error}") from None

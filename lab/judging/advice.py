@@ -387,8 +387,8 @@ def unregistered(seen: Seen) -> Iterator[Finding]:
             f"{size:,} weights are not registered, so they are neither counted nor trained. Keep layers as attributes or in"
             " nn.ModuleList, not in a list; a tensor is registered as nn.Parameter."
             if is_kept
-            else f"forward makes a layer anew for each batch, with {size:,} random weights that are never trained. Make"
-            " layers in __init__."
+            else f"forward creates a new layer for each batch, with {size:,} random weights that are never trained."
+            " Create layers in __init__."
         )
         if found:
             yield Finding(
