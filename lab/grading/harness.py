@@ -300,7 +300,9 @@ class _Run:
         return folder
 
     def _look_at(self, outcome: Outcome, folder: Path) -> None:
-        self.result.output = (self.result.output + outcome.output)[-MOST_OUTPUT:]
+        # a terminal that shows the result would obey what is not printable
+        said = "\n".join(printable(line) for line in outcome.output.expandtabs().split("\n"))
+        self.result.output = (self.result.output + said)[-MOST_OUTPUT:]
         if outcome.stopped:
             raise Broken("run", outcome.stopped, stopped=True)
         try:

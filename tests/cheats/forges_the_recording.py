@@ -1,4 +1,4 @@
-"""Writes the recording itself, and leaves: functions that run code or read files, and a table of 20,000 numbers."""
+"""Writes the recording itself, and leaves: functions that run code or read files, and a table of 600 numbers."""
 
 import json
 import os
@@ -13,7 +13,7 @@ CALLS = [
     {"call": "tensor.__class__", "args": [{"tensor": 0}], "kwargs": {}},
     *(
         {"call": "tensor.__setitem__", "args": [{"tensor": 0}, number, number], "kwargs": {}}
-        for number in range(10_000)
+        for number in range(300)
     ),
 ]
 
