@@ -32,6 +32,30 @@ class Narrow(nn.Sequential):
         super().__init__(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels[-1], CLASSES))
 
 
+class Repeated(nn.Sequential):
+    """Narrow with one set of 1x1 weights for all of its last layers, which can therefore be wider.
+
+    stem:      output channels of the first convolution
+    width:     output channels of every other one
+    times:     how many separable convolutions follow the pooling; all of them use the same 1x1 weights
+    one_block: they use the same 3x3 weights too; batch norm is always each layer's own
+
+    Raises ValueError for more layers than the maps have pixels.
+    """
+
+    def __init__(self, stem: int = 12, width: int = 28, times: int = 4, one_block: bool = False) -> None:
+        if not 1 <= times <= 5:
+            raise ValueError(f"times is {times}, expected 1 to 5")
+        layers = [nn.Conv2d(1, stem, 3, bias=False), nn.BatchNorm2d(stem), nn.ReLU()]
+        layers += [*separable_convolution(stem, width, bias=False), nn.MaxPool2d(2), nn.BatchNorm2d(width), nn.ReLU()]
+        per_channel, mix = separable_convolution(width, width, bias=False)
+        for i in range(times):
+            if i > 0 and not one_block:
+                per_channel, _ = separable_convolution(width, width, bias=False)
+            layers += [per_channel, mix, nn.BatchNorm2d(width), nn.ReLU()]
+        super().__init__(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, CLASSES))
+
+
 class LeNet(nn.Sequential):
     """The ladder's first rungs: like LeNet-5, but the third convolution is 4x4, the size of its input map."""
 

@@ -185,6 +185,12 @@ def _narrow(*channels: int) -> Recipe:
     return replace(STEP_3, network="Narrow", switches={"channels": list(channels)}, augmentation=LIGHTER)
 
 
+# wider than Narrow, because its last layers share the weights that mix channels
+REPEATED = replace(STEP_3, network="Repeated", switches={"stem": 12, "width": 28}, augmentation=LIGHTER)
+LIGHTEST = {"rotation": 6, "shift": 0.04, "scale": 0.06, "shear": 3, "warp": 0.02}
+
+EACH_EPOCH = replace(STEP_3, step_size=1, gamma=0.72)
+
 NO_DROPOUT = replace(STEP_2, switches={"dropout": 0.0})
 
 STUDIES: dict[str, Study] = {
@@ -274,6 +280,76 @@ STUDIES: dict[str, Study] = {
             "step3": _held_out(STEP_3),
             "whole_convolutions": _held_out(_step_3(**WHOLE)),
             "float32": _held_out(STEP_3, bfloat16=False),
+            # one thing of Step 3 at a time, a little less of it and a little more
+            "rate_0.1": _held_out(STEP_3, learning_rate=0.1),
+            "rate_0.3": _held_out(STEP_3, learning_rate=0.3),
+            "decay_2e-4": _held_out(STEP_3, weight_decay=2e-4),
+            "decay_1e-3": _held_out(STEP_3, weight_decay=1e-3),
+            "gamma_0.05": _held_out(STEP_3, gamma=0.05),
+            "gamma_0.2": _held_out(STEP_3, gamma=0.2),
+            "step_4": _held_out(STEP_3, step_size=4),
+            "step_6": _held_out(STEP_3, step_size=6),
+            "each_epoch": _held_out(STEP_3, step_size=1, gamma=0.72),  # as far down after 15 epochs: 0.72^14 = 0.01
+            "earlier_pooling": _held_out(_step_3(pool_at=3)),
+            "later_pooling": _held_out(_step_3(pool_at=7, channels=[8, 14, 16, 34, 36])),  # fits the budget
+            "plain_3": _held_out(STEP_3, plain_epochs=3),
+            "plain_7": _held_out(STEP_3, plain_epochs=7),
+            "warp_0.02": _held_out(STEP_3, augmentation={**STEP_3.augmentation, "warp": 0.02}),
+            "warp_0.06": _held_out(STEP_3, augmentation={**STEP_3.augmentation, "warp": 0.06}),
+            "wider_at_the_end": _held_out(_step_3(channels=[8, 16, 26, 36, 42], capacity=46)),
+            "wider_at_the_start": _held_out(_step_3(channels=[8, 16, 40, 38, 36], capacity=36)),
+        },
+        against="step3",
+    ),
+    # Step 2's rate and Step 3's, constant and falling: which of the two does "schedule" on the ladder owe its gain to?
+    "rates": Study(
+        "Step 3 at two rates, constant and falling, and with one cycle: rate or schedule?",
+        10,
+        {
+            "constant_0.05": replace(STEP_3, learning_rate=0.05, gamma=1.0),
+            "falling_0.05": replace(STEP_3, learning_rate=0.05),
+            "constant_0.2": replace(STEP_3, gamma=1.0),
+            "falling_0.2": STEP_3,
+            "one_cycle": replace(STEP_3, schedule="one-cycle"),
+        },
+        against="falling_0.2",
+    ),
+    # searches without the test images; lab/PLAN.md says which of their recipes are then run on them
+    "small": Study(
+        "Which network below 3,000 parameters, on held-out training images?",
+        3,
+        {
+            "narrow": _held_out(_narrow(8, 16, 20, 20, 20, 22)),
+            "narrow_first_wide": _held_out(_narrow(8, 16, 24, 20, 18, 16)),
+            "narrow_shallow": _held_out(_narrow(8, 16, 24, 24, 24)),
+            "one_mix": _held_out(REPEATED),
+            "one_block": _held_out(replace(REPEATED, switches={"stem": 16, "width": 32, "one_block": True})),
+            "one_mix_each_epoch": _held_out(REPEATED, step_size=1, gamma=0.72),
+            "one_mix_plain_7": _held_out(REPEATED, plain_epochs=7),
+            "one_mix_decay_2e-4": _held_out(REPEATED, weight_decay=2e-4),
+            "one_mix_lighter": _held_out(REPEATED, augmentation=LIGHTEST),
+        },
+    ),
+    "best": Study(
+        "Which training of Step 3's network is best, on held-out training images?",
+        3,
+        {
+            "each_epoch": _held_out(EACH_EPOCH),
+            "rate_0.3": _held_out(EACH_EPOCH, learning_rate=0.3),
+            "decay_1e-3": _held_out(EACH_EPOCH, weight_decay=1e-3),
+            "batch_64": _held_out(EACH_EPOCH, batch_size=64),
+            "plain_3": _held_out(EACH_EPOCH, plain_epochs=3),
+            "gamma_0.65": _held_out(EACH_EPOCH, gamma=0.65),
+        },
+    ),
+    "fast": Study(
+        "Which training of fewer than eight epochs, on held-out training images?",
+        3,
+        {
+            "7_epochs": _held_out(EACH_EPOCH, epochs=7, gamma=0.5, plain_epochs=2),
+            "7_epochs_batch_64": _held_out(EACH_EPOCH, epochs=7, gamma=0.5, plain_epochs=2, batch_size=64),
+            "7_epochs_lighter": _held_out(EACH_EPOCH, epochs=7, gamma=0.5, plain_epochs=3, augmentation=LIGHTER),
+            "6_epochs_batch_64": _held_out(EACH_EPOCH, epochs=6, gamma=0.4, plain_epochs=2, batch_size=64),
         },
     ),
 }
