@@ -11,10 +11,7 @@ from models import Model_1
 CALLS = [
     {"call": "torch.load", "args": ["/etc/passwd"], "kwargs": {}},
     {"call": "tensor.__class__", "args": [{"tensor": 0}], "kwargs": {}},
-    *(
-        {"call": "tensor.__setitem__", "args": [{"tensor": 0}, number, number], "kwargs": {}}
-        for number in range(300)
-    ),
+    *({"call": "tensor.__setitem__", "args": [{"tensor": 0}, number, number], "kwargs": {}} for number in range(300)),
 ]
 
 
