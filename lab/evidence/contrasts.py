@@ -1,0 +1,119 @@
+"""Several comparisons at once: differences over seeds, adjusted for how many there are, and what each of them says."""
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy.stats import t as student_t
+
+import utils
+from lab.evidence.statistics import Difference, Runs, has_collapsed, paired_difference
+
+LEVEL = 0.05  # at most this often, one of several comparisons leaves out zero by luck alone
+MARGIN = 0.05  # points; two recipes that differ by less are taken for equivalent
+
+DIFFERENT, EQUIVALENT, CANNOT_TELL, COLLAPSED = "different", "equivalent", "cannot tell", "collapsed"
+
+
+class Contrast(NamedTuple):
+    """A difference with the interval that is left to it among several comparisons.
+
+    `adjusted_p` is Holm's; the interval leaves out zero exactly if it is below 0.05. Both are NaN where a run collapsed.
+    """
+
+    difference: Difference
+    adjusted_p: float
+
+    @property
+    def says(self) -> str:
+        """Different, equivalent (the interval lies within 0.05 points of zero) or cannot tell; or that a run collapsed."""
+        _, low, high = self.difference
+        if not self.difference.has_interval:
+            return COLLAPSED
+        if self.adjusted_p < LEVEL:
+            return DIFFERENT
+        return EQUIVALENT if low >= -MARGIN and high <= MARGIN else CANNOT_TELL
+
+
+Measure = Callable[[utils.History], float]
+
+
+def last_five(run: utils.History) -> float:
+    """What recipes are compared by: the mean of the last five epochs, in percent."""
+    return run.mean_last_five
+
+
+def last_epoch(run: utils.History) -> float:
+    """The accuracy of the last epoch, in percent."""
+    return run.test_accuracy[-1]
+
+
+def by_seed(runs: Runs, seeds: Iterable[int], measure: Measure = last_five) -> np.ndarray:
+    """The measure of each of these seeds, in percent; NaN for a seed that collapsed."""
+    return np.array([math.nan if has_collapsed(runs[seed]) else measure(runs[seed]) for seed in seeds])
+
+
+def contrasts(pairs: Mapping[str, tuple[Runs, Runs]], measure: Measure = last_five) -> dict[str, Contrast]:
+    """Each pair's first recipe less its second, paired over the seeds that both have, and adjusted for all pairs.
+
+    Raises ValueError for a pair with fewer than two seeds in common.
+    """
+    rows = {}
+    for name, (after, before) in pairs.items():
+        seeds = sorted(after.keys() & before.keys())
+        if len(seeds) < 2:
+            raise ValueError(f"{name}: {len(seeds)} seeds in common, expected at least 2")
+        rows[name] = by_seed(after, seeds, measure) - by_seed(before, seeds, measure)
+    found = adjust(rows)
+    for name, (after, before) in pairs.items():
+        if not found[name].difference.has_interval:  # its mean is still worth showing
+            found[name] = Contrast(paired_difference(after, before), math.nan)
+    return found
+
+
+def adjust(rows: Mapping[str, Sequence[float] | np.ndarray]) -> dict[str, Contrast]:
+    """The mean of each row of differences, with Student's interval and p-value, adjusted for all rows by Holm's procedure.
+
+    The smallest p-value is multiplied by the number of rows, the next by one less, and so on, and none is below the one
+    before. Each interval has the level at which the procedure tests its row. A row with a NaN is no test, and counts for
+    none. S. Holm, "A simple sequentially rejective multiple test procedure", Scandinavian Journal of Statistics 6, 1979.
+
+    Raises ValueError for a row with fewer than two differences.
+    """
+    for name, row in rows.items():
+        if len(row) < 2:
+            raise ValueError(f"{name}: {len(row)} differences, expected at least 2")
+    tests = {name: _Test.of(np.asarray(row)) for name, row in rows.items()}
+    ordered = sorted((name for name in tests if not math.isnan(tests[name].p)), key=lambda name: tests[name].p)
+    found = {}
+    adjusted_p, level = 0.0, LEVEL / max(1, len(ordered))
+    for place, name in enumerate(ordered):
+        if (
+            adjusted_p < LEVEL
+        ):  # all rows before this one are told from zero, so it shares the level with those after it
+            level = LEVEL / (len(ordered) - place)
+        adjusted_p = max(adjusted_p, min(1.0, tests[name].p * (len(ordered) - place)))
+        found[name] = Contrast(tests[name].interval(level), adjusted_p)
+    return {name: found.get(name, Contrast(tests[name].interval(LEVEL), math.nan)) for name in rows}
+
+
+class _Test(NamedTuple):
+    """Student's test of one row: is its mean zero?"""
+
+    mean: float
+    error: float  # standard error of the mean
+    freedom: int
+    p: float
+
+    @classmethod
+    def of(cls, row: np.ndarray) -> "_Test":
+        mean, error, freedom = row.mean(), row.std(ddof=1) / math.sqrt(len(row)), len(row) - 1
+        if error == 0:  # all differences are the same
+            return cls(mean, error, freedom, float(mean == 0))
+        return cls(mean, error, freedom, float(2 * student_t.sf(abs(mean) / error, freedom)))
+
+    def interval(self, level: float) -> Difference:
+        """The mean and the interval that misses the truth as often as the level says."""
+        reach = student_t.ppf(1 - level / 2, self.freedom) * self.error
+        return Difference(float(self.mean), float(self.mean - reach), float(self.mean + reach))
