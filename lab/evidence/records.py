@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Generic, NamedTuple, Protocol, TypeVar
 
+import numpy as np
 import torch
 import torchvision
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -188,6 +189,13 @@ class Tested:
     def accuracy(self) -> float:
         """Percent of the test images."""
         return 100 * (self.images - len(self.mistakes)) / self.images
+
+    @property
+    def right(self) -> np.ndarray:
+        """For each test image, whether the answer was right: bool of shape (images,)."""
+        right = np.ones(self.images, dtype=bool)
+        right[[index for index, _, _ in self.mistakes]] = False
+        return right
 
 
 def best_epoch(history: utils.History) -> int:
