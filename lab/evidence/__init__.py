@@ -1,5 +1,6 @@
 """What is measured over seeds: records, statistics, tables, figures."""
 
+from lab.evidence.contrasts import changes
 from lab.evidence.experiment import guess
 from lab.evidence.figures import (
     show_comparison,
@@ -13,6 +14,7 @@ from lab.evidence.statistics import over_seeds, paired_difference, place_among
 from lab.evidence.tables import comparison_table, ladder_table, seeds_table
 
 __all__ = [
+    "changes",
     "comparison_table",
     "guess",
     "ladder_table",

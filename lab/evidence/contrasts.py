@@ -1,13 +1,18 @@
 """Several comparisons at once: differences over seeds, adjusted for how many there are, and what each of them says."""
 
+import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from scipy.stats import t as student_t
 
 import utils
+from lab.evidence import records
+from lab.evidence.places import RESULTS
+from lab.evidence.records import load_study
 from lab.evidence.statistics import Difference, Runs, has_collapsed, paired_difference
 
 LEVEL = 0.05  # at most this often, one of several comparisons leaves out zero by luck alone
@@ -19,11 +24,13 @@ DIFFERENT, EQUIVALENT, CANNOT_TELL, COLLAPSED = "different", "equivalent", "cann
 class Contrast(NamedTuple):
     """A difference with the interval that is left to it among several comparisons.
 
-    `adjusted_p` is Holm's; the interval leaves out zero exactly if it is below 0.05. Both are NaN where a run collapsed.
+    `adjusted_p` is Holm's for `among` comparisons; the interval leaves out zero exactly if it is below 0.05. Both are NaN
+    where a run collapsed.
     """
 
     difference: Difference
     adjusted_p: float
+    among: int
 
     @property
     def says(self) -> str:
@@ -68,8 +75,35 @@ def contrasts(pairs: Mapping[str, tuple[Runs, Runs]], measure: Measure = last_fi
     found = adjust(rows)
     for name, (after, before) in pairs.items():
         if not found[name].difference.has_interval:  # its mean is still worth showing
-            found[name] = Contrast(paired_difference(after, before), math.nan)
+            found[name] = found[name]._replace(difference=paired_difference(after, before))
     return found
+
+
+def to_the_row_above(rows: Mapping[str, Runs], measure: Measure = last_five) -> dict[str, Contrast]:
+    """Each recipe but the first against the one before it. Raises as `contrasts`."""
+    return contrasts({name: (rows[name], rows[above]) for above, name in itertools.pairwise(rows)}, measure)
+
+
+def to_one(recipes: Mapping[str, Runs], against: str, measure: Measure = last_five) -> dict[str, Contrast]:
+    """Each recipe against one of them, the greatest loss first.
+
+    Recipes that share fewer than two seeds with it are left out. Raises ValueError for an unknown recipe `against`, and
+    where no recipe is left.
+    """
+    if against not in recipes:
+        raise ValueError(f"there is no recipe {against!r} to compare with, expected one of {', '.join(recipes)}")
+    base = recipes[against]
+    shared = {name: runs for name, runs in recipes.items() if name != against and len(runs.keys() & base.keys()) > 1}
+    if not shared:
+        raise ValueError(f"there is no recipe that shares two seeds with {against!r}")
+    found = contrasts({name: (runs, base) for name, runs in shared.items()}, measure)
+    return dict(sorted(found.items(), key=lambda change: change[1].difference.mean))
+
+
+def changes(study: str, folder: str | Path = RESULTS) -> dict[str, Contrast]:
+    """What a study compares, adjusted for all of it: each recipe's contrast by name. Raises as `records.load`."""
+    recorded, compared = load_study(study, folder), records.compared(study, folder)
+    return contrasts({recipe: (recorded[recipe], recorded[against]) for recipe, against in compared})
 
 
 def adjust(rows: Mapping[str, Sequence[float] | np.ndarray]) -> dict[str, Contrast]:
@@ -94,8 +128,9 @@ def adjust(rows: Mapping[str, Sequence[float] | np.ndarray]) -> dict[str, Contra
         ):  # all rows before this one are told from zero, so it shares the level with those after it
             level = LEVEL / (len(ordered) - place)
         adjusted_p = max(adjusted_p, min(1.0, tests[name].p * (len(ordered) - place)))
-        found[name] = Contrast(tests[name].interval(level), adjusted_p)
-    return {name: found.get(name, Contrast(tests[name].interval(LEVEL), math.nan)) for name in rows}
+        found[name] = Contrast(tests[name].interval(level), adjusted_p, len(ordered))
+    no_test = {name: Contrast(tests[name].interval(LEVEL), math.nan, len(ordered)) for name in rows}
+    return {name: found.get(name, no_test[name]) for name in rows}
 
 
 class _Test(NamedTuple):

@@ -13,15 +13,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 import utils
+from lab.evidence.contrasts import COLLAPSED, DIFFERENT, EQUIVALENT, MARGIN, Contrast, to_one, to_the_row_above
 from lab.evidence.records import Tested
 from lab.evidence.statistics import (
-    Difference,
     Runs,
-    differences,
     has_collapsed,
     on_shared_seeds,
     over_seeds,
-    paired_difference,
     standard_error,
     why_not_comparable,
 )
@@ -34,7 +32,7 @@ STEPS = {
     "step2": "Step 2: pooling at 5, GAP and a readout, more capacity, separable convolutions, dropout",
     "step3": "Step 3: no dropout; rate falls from 0.2, weight decay, augmentation, plain epochs at the end",
 }
-GAIN, LOSS, UNSURE = "tab:green", "tab:red", "gray"  # of a difference; UNSURE where the interval contains zero
+GAIN, LOSS, SAME, UNSURE = "tab:green", "tab:red", "tab:blue", "gray"  # SAME is equivalent, UNSURE cannot be told
 
 # What others report of single runs: author, parameters, and the last epochs' accuracies in percent where they give them,
 # else one figure, which is their best epoch's (ruslangrimov: of 75 epochs; JoshWarn: of some 700 models; "course" is a
@@ -202,14 +200,21 @@ def draw_ladder(recorded: Recorded) -> Figure:
     return show_ladder(rows, title="From Model_1 to Step 3")
 
 
-def show_ladder(rows: Recorded, title: str = "Each row builds on the row above", images: str = "test") -> Figure:
+def show_ladder(
+    rows: Recorded,
+    title: str = "Each row builds on the row above",
+    images: str = "test",
+    changes: Mapping[str, Contrast] | None = None,
+) -> Figure:
     """One row per recipe, each built on the row above: a dot per seed, their mean, and the paired change as text.
+
+    `changes` are those of the rows, by name; without them, they are adjusted for those of this figure.
 
     The mean of the last five epochs is shown, of the seeds that all rows have. A seed that collapsed has an arrow at the
     left edge in place of its dot. Raises ValueError for fewer than two seeds in common.
     """
     shared = on_shared_seeds(rows)
-    changes = {name: paired_difference(shared[name], shared[above]) for above, name in itertools.pairwise(shared)}
+    changes = {name: change for name, change in (changes or to_the_row_above(shared)).items() if name in shared}
     figure, axes = plt.subplots(figsize=(11, 1.7 + 0.36 * len(shared)), layout="constrained")
     for y, runs in enumerate(shared.values()):
         for run in runs.values():
@@ -226,7 +231,8 @@ def show_ladder(rows: Recorded, title: str = "Each row builds on the row above",
         _mark_collapsed(axes, y, runs)
         if name in changes:
             color = _color(changes[name])
-            axes.annotate(str(changes[name]), (1.01, y), xycoords=("axes fraction", "data"), va="center", color=color)
+            text = str(changes[name].difference) + ", equivalent" * (changes[name].says == EQUIVALENT)
+            axes.annotate(text, (1.01, y), xycoords=("axes fraction", "data"), va="center", color=color)
     axes.annotate("change to the row above", (1.01, -0.9), xycoords=("axes fraction", "data"), va="center")
     axes.plot([], [], "o", color=utils.TEST_COLOR, alpha=0.5, label="one seed, consistently at 99.4 %")
     axes.plot([], [], "o", color="tab:gray", alpha=0.5, label="one seed, not consistent")
@@ -254,54 +260,61 @@ def _mark_collapsed(axes: Axes, y: int, runs: Runs) -> None:
     axes.annotate(text, (0, y), (8, 9), fontsize=8, color=LOSS, **at)
 
 
-def _largest_gain(changes: Mapping[str, Difference]) -> str:
-    """The end of a title: the row that brings most, of those whose interval lies above zero."""
-    gains = {name: change for name, change in changes.items() if change.has_interval and change.sign > 0}
+def _largest_gain(changes: Mapping[str, Contrast]) -> str:
+    """The end of a title: the row that brings most, of those that differ from the row above."""
+    gains = {
+        name: change.difference.mean
+        for name, change in changes.items()
+        if change.says == DIFFERENT and change.difference.mean > 0
+    }
     if not gains:
-        return (
-            "; no change is distinguishable from zero" if all(change.sign == 0 for change in changes.values()) else ""
-        )
-    name = max(gains, key=lambda name: gains[name].mean)
-    among = "" if all(change.has_interval for change in changes.values()) else "of those with an interval, "
-    return f"; {among}{name} brings most, {gains[name].mean:+.2f} points"
+        told = any(change.says in (DIFFERENT, COLLAPSED) for change in changes.values())
+        return "" if told else "; no change is distinguishable from zero"
+    name = max(gains, key=lambda name: gains[name])
+    among = "of those with an interval, " if any(change.says == COLLAPSED for change in changes.values()) else ""
+    return f"; {among}{name} brings most, {gains[name]:+.2f} points"
 
 
-def _color(difference: Difference) -> str:
-    return {1: GAIN, 0: UNSURE, -1: LOSS}[difference.sign]
+def _color(change: Contrast) -> str:
+    if change.says in (DIFFERENT, COLLAPSED):
+        return GAIN if change.difference.mean > 0 else LOSS
+    return SAME if change.says == EQUIVALENT else UNSURE
 
 
 OFF_AXIS = 1.0  # points of difference; a recipe that loses more than this has an arrow in place of a dot
 
 
-def show_comparison(recipes: Recorded, against: str) -> Figure:
-    """Each recipe's paired difference to one of them, with its 95 % interval, in the order of the table.
+def show_comparison(recipes: Recorded, against: str, changes: Mapping[str, Contrast] | None = None) -> Figure:
+    """Each recipe's paired difference to one of them, with its adjusted 95 % interval, in the order of the table.
 
-    Red for a loss, green for a gain, gray where the interval contains zero; a recipe that loses more than a point has an
-    arrow. Raises ValueError as `comparison_table` does.
+    Red for a loss, green for a gain, blue where the two are equivalent, gray where that cannot be told; a recipe that
+    loses more than a point has an arrow. `changes` are those of the recipes, by name; without them, they are adjusted for
+    those of this figure. Raises ValueError as `comparison_table` does.
     """
-    changes = differences(recipes, against)
-    figure, axes = plt.subplots(figsize=(11, 1.6 + 0.3 * len(changes)), layout="constrained")
-    for y, difference in enumerate(changes.values()):
-        if difference.mean > -OFF_AXIS:
-            color = _color(difference)
-            axes.plot([difference.low, difference.high], [y, y], color=color, linewidth=2)
-            axes.plot(difference.mean, y, "o", color=color)
+    own = to_one(recipes, against)
+    shown = {name: (changes or own)[name] for name in own}
+    figure, axes = plt.subplots(figsize=(11, 1.6 + 0.3 * len(shown)), layout="constrained")
+    for y, change in enumerate(shown.values()):
+        if change.difference.mean > -OFF_AXIS:
+            axes.plot(change.difference[1:], [y, y], color=_color(change), linewidth=2)
+            axes.plot(change.difference.mean, y, "o", color=_color(change))
     axes.axvline(0, color="black", linewidth=1)
+    axes.axvspan(-MARGIN, MARGIN, color=SAME, alpha=0.07)
     axes.set_xlim(axes.get_xlim())
     edge = axes.get_xlim()[0]
-    for y, difference in enumerate(changes.values()):
-        if difference.mean <= -OFF_AXIS:
+    for y, change in enumerate(shown.values()):
+        if change.difference.mean <= -OFF_AXIS:
             axes.plot(edge, y, "<", color=LOSS, clip_on=False)
-            axes.annotate(
-                str(difference), (edge, y), (10, 0), textcoords="offset points", va="center", color=LOSS, fontsize=9
-            )
+            at: dict[str, Any] = {"textcoords": "offset points", "va": "center", "color": LOSS, "fontsize": 9}
+            axes.annotate(str(change.difference), (edge, y), (10, 0), **at)
     axes.invert_yaxis()
-    axes.set_yticks(range(len(changes)), [readable(name) for name in changes])
+    axes.set_yticks(range(len(shown)), [readable(name) for name in shown])
     axes.set_xlabel(f"points of test accuracy, mean of the last five epochs, difference to {readable(against)}")
-    intervals = [difference for difference in changes.values() if difference.has_interval]
-    excluded = sum(difference.sign != 0 for difference in intervals)
+    tested = [change for change in shown.values() if change.difference.has_interval]
+    different = sum(change.says == DIFFERENT for change in tested)
     axes.set_title(
-        f"{excluded} of {len(intervals)} intervals exclude zero (95 %; red: a loss, green: a gain)", fontsize=11
+        f"{different} of {len(tested)} differ (95 % intervals, adjusted; red: a loss, green: a gain, blue: equivalent)",
+        fontsize=11,
     )
     axes.grid(axis="x", alpha=0.3)
     plt.close(figure)

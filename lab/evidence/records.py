@@ -485,19 +485,27 @@ def load_mistakes(study: str, recipe: str, folder: str | Path = RESULTS) -> dict
 
 def recipes(study: str, folder: str | Path = RESULTS) -> list[str]:
     """The names of the recipes of a study that are recorded. Raises FileNotFoundError where there are none."""
-    summary = _summary(folder)
-    if not summary.get(study):
-        raise FileNotFoundError(f"no recorded run of {study}/, {_known('studies', summary)}: {_to_get(study)}")
-    return list(summary[study])
+    return list(_study(study, folder).hashes)
+
+
+def compared(study: str, folder: str | Path = RESULTS) -> list[tuple[str, str]]:
+    """Which recipes of a study are compared with which, by name. Raises as `recipes`."""
+    return _study(study, folder).compared
+
+
+class _Study(NamedTuple):
+    """What the summary says of a study: the hashes of its recorded recipes by name, and which are compared with which."""
+
+    hashes: dict[str, str]
+    compared: list[tuple[str, str]]
 
 
 def _load(study: str, recipe: str, folder: str | Path) -> dict[int, Record]:
     """The records of one recipe of a study, by seed."""
-    known = recipes(study, folder)
+    known = _study(study, folder).hashes
     if recipe not in known:
         raise FileNotFoundError(f"no recorded run of {study}/{recipe}, {_known('recipes', known)}: {_to_get(study)}")
-    recipe_hash = _summary(folder)[study][recipe]
-    found = [read(path) for path in Path(folder, "records").glob(f"{recipe_hash}.seed*.json")]
+    found = [read(path) for path in Path(folder, "records").glob(f"{known[recipe]}.seed*.json")]
     if not found:
         raise FileNotFoundError(f"no recorded run of {study}/{recipe} in {Path(folder, 'records')}: {_to_get(study)}")
     found.sort(key=lambda record: record.history.seed)
@@ -518,13 +526,22 @@ def _to_get(study: str) -> str:
     return f"clone the repository for its records, or run `python -m lab study {study}` and `python -m lab report`"
 
 
-def _summary(folder: str | Path) -> dict[str, dict[str, str]]:
-    """The hashes of the recorded recipes, by study and by name; empty where there is no summary."""
+def _study(name: str, folder: str | Path) -> _Study:
+    """What the summary says of a study. Raises FileNotFoundError where nothing of it is recorded."""
     path = Path(folder, "summary.json")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        return {study: {name: row["hash"] for name, row in rows.items()} for study, rows in content.items()}
+        studies = {
+            study: _Study(
+                {recipe: row["hash"] for recipe, row in rows["recipes"].items()},
+                [(row["recipe"], row["against"]) for row in rows["contrasts"] if "recipe" in row],
+            )
+            for study, rows in content.items()
+        }
     except FileNotFoundError:
-        return {}
+        studies = {}
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path} is torn, `python -m lab report` writes a new one: {error}") from None
+    if name not in studies or not studies[name].hashes:
+        raise FileNotFoundError(f"no recorded run of {name}/, {_known('studies', studies)}: {_to_get(name)}")
+    return studies[name]

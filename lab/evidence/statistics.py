@@ -175,19 +175,3 @@ def unpaired_difference(after: Runs, before: Runs) -> Difference:
         reach = math.nan
     mean = np.mean(sides[0]) - np.mean(sides[1])
     return Difference(float(mean), float(mean - reach), float(mean + reach))
-
-
-def differences(recipes: Mapping[str, Runs], against: str) -> dict[str, Difference]:
-    """The paired difference of each recipe to `against`, the greatest loss first.
-
-    Recipes that share fewer than two seeds with it are left out. Raises ValueError for an unknown recipe `against`, and
-    where no recipe is left.
-    """
-    if against not in recipes:
-        raise ValueError(f"there is no recipe {against!r} to compare with, expected one of {', '.join(recipes)}")
-    base = recipes[against]
-    shared = {name: runs for name, runs in recipes.items() if name != against and len(runs.keys() & base.keys()) > 1}
-    if not shared:
-        raise ValueError(f"there is no recipe that shares two seeds with {against!r}")
-    changes = {name: paired_difference(runs, base) for name, runs in shared.items()}
-    return dict(sorted(changes.items(), key=lambda change: change[1].mean))

@@ -1,19 +1,11 @@
 """Tables as text and as Markdown, and the tables of recorded runs."""
 
-import itertools
 import re
 from collections.abc import Mapping, Sequence
 
 import utils
-from lab.evidence.statistics import (
-    Difference,
-    Runs,
-    differences,
-    on_shared_seeds,
-    over_seeds,
-    paired_difference,
-    standard_error,
-)
+from lab.evidence.contrasts import COLLAPSED, EQUIVALENT, MARGIN, Contrast, to_one, to_the_row_above
+from lab.evidence.statistics import Runs, on_shared_seeds, over_seeds, share_at_least, standard_error
 
 COLLAPSED_NOTE = "collapsed: a run got more than half of the images wrong, so there is no interval"
 _YES_NO = {True: "yes", False: "no", None: "not judged"}
@@ -94,61 +86,83 @@ def seeds_table(records: Runs, images: str = "test") -> str:
 def _notes_on_seeds(records: Runs) -> list[str]:
     """The lines below a table of seeds: what their means spread by, and how sure one of them is."""
     together, images = over_seeds(records), next(iter(records.values())).test_images
+    proved = []
+    if together.seeds > 1 and together.consistent:
+        share = 100 * share_at_least(together.consistent, together.seeds)
+        proved.append(
+            f"{together.consistent} of {together.seeds} consistent: so are at least {share:.0f} % of all seeds (one-sided 95 % bound)"
+        )
     if together.collapsed:
         collapsed = f"{together.collapsed} of {together.seeds} seeds collapsed, wrong on more than half of the images"
-        return [f"{collapsed}: mean and spread say little"]
+        return [*proved, f"{collapsed}: mean and spread say little"]
     luck = f"one standard error of {images:,} images: {standard_error(together.mean, images):.2f} points"
     if together.seeds == 1:
         return [luck]
-    return [f"the seeds' means spread by {together.spread:.2f} points (one standard deviation)", luck]
+    return [*proved, f"the seeds' means spread by {together.spread:.2f} points (one standard deviation)", luck]
 
 
-def ladder_table(rows: Mapping[str, Runs], images: str = "test") -> str:
+def ladder_table(rows: Mapping[str, Runs], images: str = "test", changes: Mapping[str, Contrast] | None = None) -> str:
     """One row per recipe, each built on the row above: parameters, accuracy over seeds, change to the row above.
 
-    All rows are of the same seeds, those that every recipe is recorded for. Raises ValueError for fewer than two.
-    `images` is what the table calls the images that were measured on.
+    rows:    of the same seeds in the table: those that every recipe is recorded for
+    images:  what the table calls the images that were measured on
+    changes: of the rows, by name; without them, the changes are adjusted for those of this table
+
+    Raises ValueError for fewer than two seeds in common.
     """
     shared = on_shared_seeds(rows)
     seeds = list(next(iter(shared.values())))
     in_a_row = len(seeds) > 3 and seeds == list(range(seeds[0], seeds[-1] + 1))
     corner = f"seeds {seeds[0]} to {seeds[-1]}" if in_a_row else f"seeds {' '.join(map(str, seeds))}"
-    changes = {name: paired_difference(shared[name], shared[above]) for above, name in itertools.pairwise(shared)}
-    return _table_over_seeds(shared, changes, corner, images, "change to\nthe row above")
+    return _table_over_seeds(shared, changes or to_the_row_above(shared), corner, images, "change to\nthe row above")
 
 
-def comparison_table(recipes: Mapping[str, Runs], against: str) -> str:
+def comparison_table(recipes: Mapping[str, Runs], against: str, changes: Mapping[str, Contrast] | None = None) -> str:
     """Each recipe against one of them, from the greatest loss to the greatest gain; paired over the seeds they share.
 
-    Recipes that share fewer than two seeds with it are left out, and so are its seeds that no other recipe has. Raises
-    ValueError for an unknown recipe `against`, and where there is none to compare.
+    Recipes that share fewer than two seeds with it are left out, and so are its seeds that no other recipe has. `changes`
+    are those of the recipes, by name; without them, they are adjusted for those of this table. Raises ValueError for an
+    unknown recipe `against`, and where there is none to compare.
     """
-    changes = differences(recipes, against)
-    compared = recipes[against].keys() & {seed for name in changes for seed in recipes[name]}
+    own = to_one(recipes, against)
+    compared = recipes[against].keys() & {seed for name in own for seed in recipes[name]}
     shared = {
         readable(name): {seed: run for seed, run in recipes[name].items() if seed in compared}
-        for name in [*changes, against]
+        for name in [*own, against]
     }
-    changes = {readable(name): change for name, change in changes.items()}
-    return _table_over_seeds(shared, changes, "", "test", f"difference\nto {readable(against)}")
+    shown = {readable(name): (changes or own)[name] for name in own}
+    return _table_over_seeds(shared, shown, "", "test", f"difference\nto {readable(against)}")
 
 
 def _table_over_seeds(
-    rows: Mapping[str, Runs], changes: Mapping[str, Difference], corner: str, images: str, title: str
+    rows: Mapping[str, Runs], changes: Mapping[str, Contrast], corner: str, images: str, title: str
 ) -> str:
     """One row per recipe: all columns are of the last five epochs, except `last`, the last epoch alone, and the gap.
 
     `title` is that of the changes.
     """
-    titles = [corner, "parameters", f"{images}\n%", "worst", "last", f"train -\n{images}", "consistent", title]
+    titles = [corner, "parameters", f"{images}\n%", "worst", "last", f"train -\n{images}", "consistent", title, "says"]
     cells = []
     for name, records in rows.items():
         runs = over_seeds(records)
         row = [name, f"{runs.parameters:,}", f"{runs.mean:.2f}", f"{runs.worst:.2f}", f"{runs.last:.2f}"]
-        consistent = f"{runs.consistent} of {runs.seeds}"
-        cells.append([*row, f"{runs.gap:.2f}", consistent, str(changes.get(name, ""))])
-    collapsed = not all(change.has_interval for change in changes.values())
-    return table(titles, cells) + f"\n{COLLAPSED_NOTE}" * collapsed
+        says = [str(changes[name].difference), changes[name].says] if name in changes else ["", ""]
+        cells.append([*row, f"{runs.gap:.2f}", f"{runs.consistent} of {runs.seeds}", *says])
+    return "\n".join([table(titles, cells), *_notes_on_changes(changes)])
+
+
+def _notes_on_changes(changes: Mapping[str, Contrast]) -> list[str]:
+    """The lines below a table of changes: what its intervals cover, and what "equivalent" means."""
+    among = max(change.among for change in changes.values())
+    tested = {change.says for change in changes.values()}
+    notes = []
+    if among > 1:
+        notes.append(f"95 % intervals, adjusted for {among} comparisons (Holm)")
+    if EQUIVALENT in tested:
+        notes.append(f"equivalent: the interval lies within {MARGIN} points of zero")
+    if COLLAPSED in tested:
+        notes.append(COLLAPSED_NOTE)
+    return notes
 
 
 def readable(recipe: str) -> str:

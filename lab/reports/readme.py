@@ -14,16 +14,12 @@ from typing import Any
 
 import utils
 from lab.evidence import odds, records
+from lab.evidence.contrasts import Contrast
 from lab.evidence.figures import PUBLISHED
 from lab.evidence.places import APP_NETWORK, RECORDS, RESULTS, refuse_evidence
-from lab.evidence.statistics import (
-    Difference,
-    over_seeds,
-    paired_difference,
-    share_interval,
-    standard_error,
-)
+from lab.evidence.statistics import over_seeds, share_interval, standard_error
 from lab.reports import compare
+from lab.reports.compared import study_contrasts
 from lab.runs.recipes import STEP_2, STEP_3, STUDIES
 from lab.systems import peers
 
@@ -185,18 +181,26 @@ FINDINGS = (
 )
 
 
-def change(evidence: Evidence, study: str, recipe: str, other: str) -> tuple[Difference, float, float]:
-    """What one change does: the paired difference in accuracy, and the gap train - test before and after."""
-    after, before = evidence.runs(study, recipe), evidence.runs(study, other)
-    return paired_difference(after, before), over_seeds(before).gap, over_seeds(after).gap
+def change(evidence: Evidence, study: str, recipe: str, other: str) -> tuple[Contrast, float, float]:
+    """What one change does: its contrast, adjusted for all of its study, and the gap train - test before and after."""
+    runs = {key: evidence.runs(study, key) for key in STUDIES[study].recipes}
+    against, contrast = study_contrasts(STUDIES[study], runs)[recipe]
+    if not _same_recipe(study, against, other):
+        raise ValueError(f"{study}/{recipe} is compared with {against}, not with {other}")
+    return contrast, over_seeds(runs[other]).gap, over_seeds(runs[recipe]).gap
+
+
+def _same_recipe(study: str, one: str, other: str) -> bool:
+    return STUDIES[study].recipes[one] == STUDIES[study].recipes[other]
 
 
 def _findings(evidence: Evidence) -> str:
     lines = []
     for study, recipe, other, words in FINDINGS:
-        difference, before, after = change(evidence, study, recipe, other)
-        lines.append([words, difference, f"{before:.2f} -> {after:.2f}"])
-    return _table(["change", f"test accuracy, points, over {STUDIES['ladder'].seeds} seeds", "gap train - test"], lines)
+        contrast, before, after = change(evidence, study, recipe, other)
+        lines.append([words, contrast.difference, contrast.says, f"{before:.2f} -> {after:.2f}"])
+    points = f"test accuracy, points, over {STUDIES['ladder'].seeds} seeds"
+    return _table(["change", points, "says", "gap train - test"], lines)
 
 
 def _uncertainty(evidence: Evidence) -> str:

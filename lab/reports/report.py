@@ -1,16 +1,18 @@
 """Tables, figures and `summary.json`, from the records alone: `python -m lab report` writes them into `lab/results/`."""
 
 import json
+import math
 import sys
 import tempfile
 from collections.abc import Mapping
-from itertools import pairwise
 from pathlib import Path
 
 import utils
 from lab.evidence import figures, records, statistics, tables
+from lab.evidence.contrasts import Contrast
 from lab.evidence.places import RECORDS, RESULTS, expect_folder, refuse_evidence
 from lab.reports import compare, errors, readme, tsne
+from lab.reports.compared import study_contrasts
 from lab.runs.recipes import STUDIES, Recipe, Study
 from lab.systems.peers import PEERS
 
@@ -38,7 +40,8 @@ def report(folder: Path = RESULTS) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix="unfinished") as place:  # within the folder: moves are at once
         made = Path(place)
-        utils.write_json(made / "summary.json", {name: _summarize(name, studies[name]) for name in studies}, indent=1)
+        summary = {name: _summarize(name, recorded) for name, recorded in studies.items()}
+        utils.write_json(made / "summary.json", summary, indent=1)
         (made / "README.md").write_text(_text(studies, peers, count))
         figures.draw_all(studies, made)
         _draw_peers(peers, made)
@@ -87,22 +90,35 @@ def _recorded(study: Study, records_here: records.Runs) -> dict[str, Runs]:
     return {} if study.against and len(several) < 2 else recorded  # nothing to compare
 
 
-def _summarize(name: str, recorded: Mapping[str, Runs]) -> dict[str, dict[str, object]]:
-    """Each recipe's summary for programs; accuracies in percent of the images that `measured_on` names."""
-    summary = {}
+def _summarize(name: str, recorded: Mapping[str, Runs]) -> dict[str, object]:
+    """Each recipe's summary for programs, and what the study compares; accuracies in percent of the images that
+    `measured_on` names, differences in points.
+    """
+    recipes, compared = {}, []
     for key, runs in recorded.items():
         recipe, together = STUDIES[name].recipes[key], statistics.over_seeds(runs)
-        summary[key] = {
+        recipes[key] = {
             "hash": recipe.hash,
             "parameters": together.parameters,
             "epochs": recipe.epochs,
             "measured_on": "held-out" if recipe.held_out else "test",
             "seeds": together.seeds,
             "consistent": together.consistent,
+            "consistent_low": round(statistics.share_at_least(together.consistent, together.seeds), 4),
             "mean_last5": round(together.mean, 4),
             "worst_last5": round(together.worst, 4),
+            "last": round(together.last, 4),
         }
-    return summary
+    for key, (against, contrast) in study_contrasts(STUDIES[name], recorded).items():
+        compared.append({"recipe": key, "against": against} | _in_numbers(contrast))
+    return {"recipes": recipes, "contrasts": compared}
+
+
+def _in_numbers(contrast: Contrast) -> dict[str, object]:
+    """A contrast for programs; what a study with a collapsed run cannot have is null."""
+    mean, low, high = contrast.difference
+    numbers = {"difference": mean, "low": low, "high": high, "adjusted_p": contrast.adjusted_p}
+    return {key: None if math.isnan(one) else round(one, 4) for key, one in numbers.items()} | {"says": contrast.says}
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -117,11 +133,13 @@ tables is typed. One run is one file, named after the hash of its recipe and its
 - *Mean* and *worst* are of the last five epochs, in percent of 10,000 images, over all seeds of the row; *spread* is the
   standard deviation of the seeds' means; *gap* is the accuracy after the last epoch on the training images, measured as the
   test images are, minus that on the test images.
-- *Consistent* is the number of seeds for which each of the last five epochs is at 99.40 % or more.
-- A difference is paired, seed by seed, over the seeds that both rows have, and followed by Student's 95 % interval. The interval
-  covers the luck of the seed: of twenty such intervals, one misses the truth on average. It does not cover the luck of which
-  10,000 images are tested: one standard error at 99.5 % is 0.07 points, though most of it cancels where two networks see the
-  same images. The intervals are not adjusted for how many rows a table compares.
+- *Consistent* is the number of seeds for which each of the last five epochs is at 99.40 % or more; in brackets the exact one-sided
+  95 % bound of the share of all seeds.
+- A difference is paired, seed by seed, over the seeds that both rows have, and followed by Student's 95 % interval, adjusted by
+  Holm's procedure for all differences of its table; *p* is adjusted alike. The interval covers the luck of the seed. It does not
+  cover the luck of which 10,000 images are tested: one standard error at 99.5 % is 0.07 points, though most of it cancels where two
+  networks see the same images.
+- It says *different* if the interval leaves out zero, *equivalent* if it lies within 0.05 points of zero, else *cannot tell*.
 - *Collapsed* in place of an interval: in one of the two rows, a seed learned nothing, which means that more than half of its
   answers in the last five epochs are wrong. Student's interval takes the seeds for draws from one bell curve; such a seed is not.
 """
@@ -190,26 +208,44 @@ def _text(studies: Mapping[str, Mapping[str, Runs]], peers: Mapping[str, compare
 
 
 def _table(name: str, recorded: Mapping[str, Runs]) -> str:
-    study = STUDIES[name]
+    study, changes = STUDIES[name], study_contrasts(STUDIES[name], recorded)
     titles = ["", "parameters", "seeds", "consistent", "mean", "spread", "worst", "gap"]
     if name in AT_THE_END:
         titles.append("at the end")
     if study.against:
-        titles.append(
-            "change to the row above" if study.against == "above" else f"difference to {tables.readable(study.against)}"
-        )
-    rows = []
-    above = dict(pairwise(study.recipes)) if study.against == "above" else {}
-    above = {key: other for other, key in above.items()}
-    for key, runs in recorded.items():
-        other = recorded.get(above.get(key, study.against))
-        change = paired(runs, other) if other and other is not runs else None
-        rows.append(
-            (change.mean if change else 0.0, _row(name, key, runs) + ([str(change or "")] if study.against else []))
-        )
+        other = "the row above" if study.against == "above" else tables.readable(study.against)
+        titles += [f"{'change' if study.against == 'above' else 'difference'} to {other}", "p", "says"]
+    rows = {key: _row(name, key, runs) for key, runs in recorded.items()}
+    if study.against:
+        rows = {key: row + _cells(changes.get(key)) for key, row in rows.items()}
     if study.against and study.against != "above":
-        rows.sort(key=lambda row: row[0])
-    return tables.markdown(titles, [row for _, row in rows])
+        rows = dict(
+            sorted(rows.items(), key=lambda row: changes[row[0]][1].difference.mean if row[0] in changes else 0)
+        )
+    return tables.markdown(titles, list(rows.values()))
+
+
+def _share(together: statistics.OverSeeds) -> str:
+    """How many seeds are consistent, and at least how large that makes their share."""
+    if not together.consistent:
+        return "0"
+    low = 100 * statistics.share_at_least(together.consistent, together.seeds)
+    return f"{together.consistent} (at least {low:.0f} %)"
+
+
+def _cells(change: tuple[str, Contrast] | None) -> list[str]:
+    """A contrast in a table: the difference with its interval, the adjusted p-value, what it says."""
+    if not change:
+        return ["", "", ""]
+    _, contrast = change
+    p = (
+        ""
+        if math.isnan(contrast.adjusted_p)
+        else f"{contrast.adjusted_p:.3f}"
+        if contrast.adjusted_p >= 0.001
+        else "< 0.001"
+    )
+    return [str(contrast.difference), p, contrast.says]
 
 
 def _row(name: str, key: str, runs: Runs) -> list[str]:
@@ -218,7 +254,7 @@ def _row(name: str, key: str, runs: Runs) -> list[str]:
         tables.readable(key),
         f"{together.parameters:,}",
         str(together.seeds),
-        str(together.consistent),
+        _share(together),
         f"{together.mean:.2f}",
         f"{together.spread:.2f}" if together.seeds > 1 else "",
         f"{together.worst:.2f}",
@@ -228,11 +264,6 @@ def _row(name: str, key: str, runs: Runs) -> list[str]:
         above = sum(run.test_accuracy[-1] >= utils.TARGET_PERCENT for run in runs.values())
         row.append(f"{together.last:.2f}, at 99.40 or more: {above}")
     return row
-
-
-def paired(runs: Runs, others: Runs) -> statistics.Difference | None:
-    """The paired difference, or None where fewer than two seeds are in common."""
-    return statistics.paired_difference(runs, others) if len(runs.keys() & others.keys()) > 1 else None
 
 
 # ---------------------------------------------------------------------------------------------------------------------
