@@ -78,7 +78,7 @@ def test_zero_is_left_out_by_luck_in_no_more_than_one_study_of_twenty(count):
     ],
 )
 def test_there_are_three_answers(low, high, p, says):
-    assert Contrast(Difference((low + high) / 2, low, high), p).says == says
+    assert Contrast(Difference((low + high) / 2, low, high), p, 1).says == says
 
 
 def test_a_recipe_that_collapsed_is_no_comparison_and_takes_nothing_from_the_others():

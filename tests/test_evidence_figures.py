@@ -12,8 +12,10 @@ from histories import record, seeds
 from matplotlib.axes import Axes
 
 import utils
-from lab.evidence import figures, statistics
+from lab.evidence import figures, statistics, tables
+from lab.evidence.contrasts import Contrast, to_one, to_the_row_above
 from lab.evidence.records import Tested
+from lab.evidence.statistics import Difference
 from utils import Digits, History
 
 
@@ -160,12 +162,9 @@ def test_the_ladder_has_a_dot_per_seed_and_the_change_of_each_row():
     dots = [(99.0, 0), (99.1, 0), (99.2, 0), (99.45, 1), (99.54, 1), (99.66, 1), (99.4, 2), (99.51, 2), (99.7, 2)]
     assert marks(axes, "o") == [pytest.approx(dot) for dot in dots]  # seed 7 is not in all rows
     assert [y for _, y in marks(axes, "|")] == [0, 1, 2]
-    changes = [
-        statistics.paired_difference(rows["more"], rows["base"]),
-        statistics.paired_difference(rows["less"], rows["more"]),
-    ]
+    more, less = to_the_row_above({name: {seed: rows[name][seed] for seed in range(3)} for name in rows}).values()
     written = {text.get_text(): text.get_color() for text in axes.texts}
-    assert written[str(changes[0])] == figures.GAIN and written[str(changes[1])] == figures.UNSURE
+    assert written[str(more.difference)] == figures.GAIN and written[str(less.difference)] == figures.UNSURE
     assert axes.get_title() == "Each row builds on the row above; more brings most, +0.45 points"
     assert not marks(axes, "<")
 
@@ -200,6 +199,27 @@ def test_a_seed_that_collapsed_has_an_arrow_in_the_ladder():
     assert axes.get_title().endswith("; of those with an interval, more brings most, +0.10 points")
 
 
+def test_an_equivalent_row_is_blue_and_says_so():
+    rows = {"a": seeds([9_900] * 5, [9_910] * 5, [9_920] * 5), "b": seeds([9_901] * 5, [9_909] * 5, [9_920] * 5)}
+    (axes,) = figures.show_ladder(rows).axes
+    assert {text.get_text(): text.get_color() for text in axes.texts}[
+        "+0.00 (-0.02 to +0.02), equivalent"
+    ] == figures.SAME
+
+
+def test_the_changes_of_a_whole_study_can_be_given():
+    """The notebooks show a part of the ladder, with the intervals of all of it."""
+    rows = {"a": seeds([9_900] * 5, [9_910] * 5, [9_920] * 5), "b": seeds([9_921] * 5, [9_930] * 5, [9_939] * 5)}
+    given = {"b": Contrast(Difference(0.2, -0.1, 0.5), 0.3, 12)}
+    (axes,) = figures.show_ladder(rows, changes=given).axes
+    assert "+0.20 (-0.10 to +0.50)" in texts(axes)
+    (axes,) = figures.show_comparison(rows, "a", given).axes
+    assert axes.get_title().startswith("0 of 1 differ")
+    table = tables.comparison_table(rows, "a", given)
+    assert "+0.20 (-0.10 to +0.50)  cannot tell" in table and "adjusted for 12 comparisons (Holm)" in table
+    assert "+0.20 (-0.10 to +0.50)  cannot tell" in tables.ladder_table(rows, changes=given)
+
+
 def test_every_text_of_the_ladder_lies_within_the_figure():
     rows = {"a row with a long name": seeds([9_900] * 5, [1_135] * 5), "found": seeds([9_900] * 5, [9_910] * 5)}
     figure = figures.show_ladder(rows)
@@ -232,11 +252,11 @@ def test_the_picture_of_a_comparison_has_an_interval_per_recipe_and_an_arrow_for
         line.get_xdata() for line in axes.lines if line.get_linestyle() == "-" and len(set(line.get_ydata())) == 1
     ]
     for drawn, recipe in zip(intervals, ("no_gap", "more_of_it")):
-        assert tuple(drawn) == pytest.approx(statistics.paired_difference(recipes[recipe], recipes["full"])[1:])
+        assert tuple(drawn) == pytest.approx(to_one(recipes, "full")[recipe].difference[1:])
     (arrow,) = [line for line in axes.lines if line.get_marker() == "<"]
     assert arrow.get_ydata()[0] == 0 and axes.get_xlim()[0] == arrow.get_xdata()[0] > -1
     assert texts(axes) == ["-87.75 (collapsed)"]
-    assert axes.get_title().startswith("1 of 2 intervals exclude zero")
+    assert axes.get_title().startswith("1 of 2 differ (95 % intervals, adjusted;")
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """Recorded runs by the names of their study and recipe: loaded, listed, and guessed at."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import pytest
 from histories import FINGERPRINT, record, seeds
 
 import utils
-from lab.evidence import experiment, records
+from lab.evidence import changes, experiment, records
 from lab.evidence.records import Tested, Trained
 from lab.runs.recipes import Recipe
 from utils import History
@@ -22,13 +23,18 @@ def recipe_of(place: int) -> Recipe:
     return replace(BASE, learning_rate=0.01 * (1 + place))
 
 
-def keep(recipes: dict[str, dict[int, History]], folder: Path, tested: Tested | None = None) -> None:
-    """Write runs as the lab does: records, and the summary that says which are whose."""
+def keep(
+    recipes: dict[str, dict[int, History]],
+    folder: Path,
+    tested: Tested | None = None,
+    compared: Sequence[dict[str, str]] = (),
+) -> None:
+    """Write runs as the lab does: records, and the summary that says which are whose, and what is compared."""
     for place, runs in enumerate(recipes.values()):
         for run in runs.values():
             records.write(folder / "records", recipe_of(place), Trained(run, len(run), tested, FINGERPRINT))
     hashes = {name: {"hash": recipe_of(place).hash} for place, name in enumerate(recipes)}
-    utils.write_json(folder / "summary.json", {"study": hashes})
+    utils.write_json(folder / "summary.json", {"study": {"recipes": hashes, "contrasts": list(compared)}})
 
 
 def path_of(place: int, seed: int, folder: Path) -> Path:
@@ -90,7 +96,9 @@ def test_records_of_one_recipe_are_of_one_network(tmp_path, other, same):
         records.load("study", "first", tmp_path)
 
 
-@pytest.mark.parametrize("content", ['{"study"', "[]", '{"study": []}', '{"study": {"first": {}}}', "[" * 5_000])
+@pytest.mark.parametrize(
+    "content", ["{", "[]", '{"study": []}', '{"study": {"recipes": {"first": {}}, "contrasts": []}}', "[" * 5_000]
+)
 @pytest.mark.parametrize(
     "load", [lambda folder: records.load("study", "first", folder), lambda folder: records.load_study("study", folder)]
 )
@@ -231,3 +239,35 @@ def test_a_guess_is_a_number_of_points(points):
 def test_a_recipe_is_not_guessed_against_itself():
     with pytest.raises(ValueError, match="step3 is compared with itself, expected two recipes"):
         experiment.guess(0, "step3")
+
+
+def test_a_guess_is_held_against_the_difference_that_its_study_adjusts(tmp_path):
+    """With another recipe compared beside it, p doubles and the interval is wider; in another study's pair it is not."""
+    base, more = [9_950, 9_950, 9_960], [9_955, 9_958, 9_966]
+    study = {"base": base, "more": more, "other": [9_950, 9_960, 9_960]}
+    compared = [{"recipe": name, "against": "base"} for name in ("more", "other")]
+    keep({name: seeds(*[[count] * 5 for count in counts]) for name, counts in study.items()}, tmp_path, None, compared)
+    said = experiment.guess(0.05, "more", study="study", against="base", folder=tmp_path)
+    # differences 0.05, 0.08, 0.06: mean 0.0633, deviation 0.0153; Student's t at 2.5 % / 2 is 6.205
+    assert (
+        "+0.06 (+0.01 to +0.12) points, paired over 3 seeds; in brackets the 95 % interval, adjusted for 2 comp" in said
+    )
+    assert "sign        right: it is a gain" in said
+    alone = experiment.guess(0.05, "more", study="study", against="other", folder=tmp_path)
+    assert "in brackets the 95 % interval\n" in alone
+
+
+@pytest.mark.parametrize(("points", "judged"), [(0, "right"), (0.05, "right"), (-0.2, "wrong")])
+def test_a_guess_at_a_difference_that_is_none_is_right_if_it_is_small(tmp_path, points, judged):
+    counts = {"base": [9_950, 9_950, 9_960], "same": [9_951, 9_949, 9_960]}
+    keep({name: seeds(*[[count] * 5 for count in of]) for name, of in counts.items()}, tmp_path)
+    said = experiment.guess(points, "same", study="study", against="base", folder=tmp_path)
+    assert f"sign        {judged}: over 3 seeds, the two are equivalent, within 0.05 points" in said
+
+
+def test_a_study_says_what_it_compares(tmp_path):
+    compared = [{"recipe": "more", "against": "base"}]
+    keep({"base": seeds([9_900] * 5, [9_900] * 5), "more": seeds([9_910] * 5, [9_911] * 5)}, tmp_path, None, compared)
+    assert records.compared("study", tmp_path) == [("more", "base")]
+    assert list(changes("study", tmp_path)) == ["more"]
+    assert changes("study", tmp_path)["more"].difference.mean == pytest.approx(0.105)
