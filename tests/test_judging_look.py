@@ -626,7 +626,7 @@ def rows_of_a_view(self, x):
         (NoSuper, r"Building the network raises AttributeError at line .* Call super\(\).__init__\(\) first."),
         (
             NeedsWidth,
-            "Building the network raises TypeError: .* missing 1 required positional argument: 'width'. It is built",
+            "Building the network raises TypeError: .* missing 1 required positional argument: 'width'. It is built .*",
         ),
         (lambda: Model_1, "Building the network gives the class Model_1, expected an object: call it."),
         (lambda: "net", "Building the network gives an object of the class str, expected an nn.Module."),
