@@ -72,7 +72,10 @@ class Cheat(NamedTuple):
 # What the page says of networks that cannot be recorded, of those that were stopped, and of code that is listed
 REFUSED = "cannot be run without its code"
 TABLE = "the code holds a table"
-NO_RESULT = "left a report that the harness does not accept|without a result|there are no weights|was not recorded|is not the script of a network"
+NO_RESULT = (
+    "left a report that the harness does not accept|without a result|there are no weights|was not recorded"
+    "|is not the script of a network"
+)
 
 CHEATS = {
     # harm: to the machine, to whoever grades, to others
