@@ -15,7 +15,7 @@ ifneq ($(SHELF),)
 export MNIST_ARCHIVES ?= $(abspath $(SHELF))
 endif
 
-.PHONY: run test verify notebooks bench jupyter app bench-app publish zip help
+.PHONY: run test verify verify-grading notebooks bench jupyter app bench-app publish zip help
 
 run: .venv/ready  ## execute the notebooks with full training into executed/, and sum them up (the default)
 	$(BIN)/python -m lab notebooks executed
@@ -38,6 +38,10 @@ verify: .venv/ready-to-test  ## the notebooks with full training, every claim ag
 	$(BIN)/python -m pytest -v --nbval $(NOTEBOOKS)
 	$(BIN)/python -m pytest -v tests/verify_claims.py
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q $(PARALLEL) -m slow tests
+
+verify-grading: .venv/ready-to-test  ## 80 attempts to cheat, and a class of 30, graded on the sample: half an hour
+	$(BIN)/python -m pytest -v tests/verify_cheats.py
+	SESSION7_DATASET=sample $(BIN)/python -m pytest -v tests/verify_class.py
 
 notebooks: .venv/ready  ## execute the notebooks in place, for whoever changes them
 	$(BIN)/python -m lab notebooks . $(STEPS) lab/Peers lab/Answers lab/Your_Network
@@ -82,4 +86,4 @@ endif
 	touch $@
 
 help:  ## this list
-	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24

@@ -204,7 +204,7 @@ def test_the_lessons_notebook_is_a_submission_and_its_last_card_is_what_it_claim
     printed = str(Card(Look("Net", parameters=7_750), STEP_3, "step3", trials, {}))
     (tmp_path / "bob.ipynb").write_text(notebook((NET, ["submission"]), ("card = 1", [], "the card", printed)))
     found, _ = read(tmp_path)
-    assert found["ada"].trouble == "" and found["ada"].recipe == {"weight_decay": 0.0005}
+    assert found["ada"].trouble == "" and found["ada"].recipe == {}
     code = found["ada"].code["net.py"].decode()
     assert (
         code.startswith("from torch import nn\nfrom torch.nn import functional as F\nclass Net") and "judge" not in code

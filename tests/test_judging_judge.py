@@ -132,7 +132,10 @@ def test_a_run_is_hopeless_once_an_epoch_that_counts_is_below_the_target():
     assert not hopeless(record([9_000] * 10 + [9_940]))
     assert hopeless(record([9_950] * 10 + [9_939]))
     assert not hopeless(record([0] * 15, dataset=utils.SAMPLE))
-    assert is_hopeless(replace(STEP_3, epochs=5))(record([9_939]))
+    eight = is_hopeless(replace(STEP_3, epochs=8))
+    assert not eight(record([9_000] * 3 + [9_939]))  # with four epochs, a run would have no verdict
+    assert eight(record([9_000] * 3 + [9_939, 9_950]))
+    assert utils.verdict(record([9_000] * 3 + [9_939, 9_950])).consistent is False
     assert not is_hopeless(replace(STEP_3, epochs=4, plain_epochs=0))(record([9_939]))
 
 
@@ -298,3 +301,22 @@ def test_advice_for_a_weak_network_follows_from_its_runs():
     jumps = [9_950] * 10 + [9_940, 9_930, 9_945, 9_920, 9_950]
     assert "still jump" in next_of(card(jumps, final_train_correct=59_760, **whole))
     assert "is 0.01 points short" in next_of(card(BAD, final_train_correct=59_760, **whole))
+
+
+def test_a_seed_that_learned_nothing_comes_first_in_the_advice():
+    lost = card(GOOD, [1_135] * 15)
+    assert next_of(lost) == (
+        "Seed 1 learned nothing: 11.35 % over its last epochs. Lower learning_rate from 0.1 to 0.01."
+    )
+    plain = replace(lost, look=judge.look_at(replace(STEP_1, switches={"batch_norm": False})))
+    assert "Put batch norm after each convolution, or lower learning_rate" in next_of(plain)
+
+
+def test_the_card_names_the_fields_that_were_changed():
+    assert str(card(GOOD)).startswith("Model_2, trained like step3\n")
+    changed = card(GOOD, recipe=replace(STEP_3, epochs=8, weight_decay=0.001))
+    assert str(changed).startswith("Model_2, trained like step3, epochs 8, weight_decay 0.001\n")
+
+
+def test_a_comparison_that_was_not_made_says_nothing_to_a_program():
+    assert card(GOOD).as_dict()["to_step3"] | {"reason": ""} == {"reason": "", "seeds": [], "says": None}

@@ -18,7 +18,7 @@ from torch import nn
 import models
 from lab.judging import advice
 from lab.judging.look import look
-from lab.runs import networks
+from lab.runs import networks, own
 from models import Model_1, Model_2
 
 ROOT = Path(__file__).parent.parent
@@ -51,7 +51,7 @@ def body() -> nn.Sequential:
     layers: list[nn.Module] = []
     for width_in, width in pairwise((1, 4, 5, 6, 6, 6, 6)):
         layers += [nn.Conv2d(width_in, width, 3), nn.ReLU()]
-    layers.insert(4, nn.MaxPool2d(2))
+    layers[4:4] = [nn.MaxPool2d(2), nn.BatchNorm2d(5)]
     return nn.Sequential(*layers)
 
 
@@ -212,13 +212,13 @@ class Excited(nn.Module):
         (lambda: Model_2(capacity=0), {"field"}),
         (lambda: Model_2(gap=False), {"budget", "no_activation"}),
         (networks.Narrow, set()),
-        (networks.LeNet, {"budget", "one_layer", "no_activation"}),
-        (networks.TanhLeNet, {"budget", "one_layer"}),
-        (networks.DeeperLeNet, {"budget", "one_layer", "early_pooling"}),
-        (networks.Stages, {"budget", "one_layer", "early_pooling"}),
+        (networks.LeNet, {"budget", "no_batch_norm", "one_layer", "no_activation"}),
+        (networks.TanhLeNet, {"budget", "no_batch_norm", "one_layer"}),
+        (networks.DeeperLeNet, {"budget", "no_batch_norm", "one_layer", "early_pooling"}),
+        (networks.Stages, {"budget", "no_batch_norm", "one_layer", "early_pooling"}),
         (networks.WebApp, {"budget", "one_layer", "early_pooling", "bias"}),
-        (networks.PyTorchExample, {"budget", "one_layer"}),
-        (Published, {"budget", "one_layer", "log_softmax"}),
+        (networks.PyTorchExample, {"budget", "no_batch_norm", "one_layer"}),
+        (Published, {"budget", "no_batch_norm", "one_layer", "log_softmax"}),
         (Blocks, {"log_softmax"}),
         (Flat, {"field", "bias"}),
         (Residual, set()),
@@ -440,6 +440,7 @@ MISTAKES = [
         lambda: local(nn.Flatten(), nn.Linear(1728, 9), nn.ReLU(), nn.Linear(9, 10)),
         "readout only adds up",
     ),
+    ("no_batch_norm", lambda: Model_1(batch_norm=False), Model_1, "At Step 3's rate of 0.2, such a network may learn"),
     ("early_pooling", lambda: pools_at(3), lambda: pools_at(5), "features.0.1 (MaxPool2d): The maps are pooled at a"),
     ("early_pooling", lambda: nn.Sequential(nn.AvgPool2d(2), *wide(8)[:1], nn.Linear(196, 10)), sound, "before any"),
     (
@@ -623,7 +624,10 @@ def rows_of_a_view(self, x):
     "make, says",
     [
         (NoSuper, r"Building the network raises AttributeError at line .* Call super\(\).__init__\(\) first."),
-        (NeedsWidth, "Building the network raises TypeError: .* missing 1 required positional argument: 'width'."),
+        (
+            NeedsWidth,
+            "Building the network raises TypeError: .* missing 1 required positional argument: 'width'. It is built .*",
+        ),
         (lambda: Model_1, "Building the network gives the class Model_1, expected an object: call it."),
         (lambda: "net", "Building the network gives an object of the class str, expected an nn.Module."),
         (lambda: None, "Building the network gives nothing, expected an nn.Module."),
@@ -874,3 +878,27 @@ def test_only_light_modules_are_imported():
                 n.split(".")[0] in allowed or n in ("lab.judging", "lab.judging.advice", "lab.judging.calls")
                 for n in names
             )
+
+
+class Wants(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+
+
+def test_a_class_that_wants_arguments_is_told_how_it_is_built():
+    (error,) = look(own.find(own.give(Wants)).make, "Net").errors
+    assert "own.py" not in error
+    assert error.endswith("'width'. It is built without arguments: give each of them a default.")
+
+
+def test_a_network_that_pools_too_early_is_not_told_to_pool_earlier():
+    assert found(lambda: Model_2(capacity=0))["field"].endswith("Add convolutions, or pool earlier.")
+    early = nn.Sequential(nn.Conv2d(1, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.MaxPool2d(2), nn.AdaptiveAvgPool2d(1))
+    seen = found(lambda: nn.Sequential(early, nn.Flatten(), nn.Linear(6, 10)))
+    assert "early_pooling" in seen and seen["field"].endswith("Add convolutions.")
+
+
+def test_what_breaks_a_network_comes_before_what_makes_it_weaker():
+    seen = look(lambda: nn.Sequential(Model_1(), nn.ReLU()), "Net")
+    rules = [finding.rule for finding in seen.warnings]
+    assert rules.index("activation_last") < rules.index("early_pooling")

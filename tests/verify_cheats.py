@@ -73,7 +73,8 @@ class Cheat(NamedTuple):
 REFUSED = "cannot be run without its code"
 TABLE = "the code holds a table"
 NO_RESULT = (
-    "left a report that is none|without a result|there are no weights|was not recorded|is not the script of a network"
+    "left a report that the harness does not accept|without a result|there are no weights|was not recorded"
+    "|is not the script of a network"
 )
 
 CHEATS = {

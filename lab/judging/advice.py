@@ -27,6 +27,7 @@ RESHAPES = {
     *("flatten", "view", "reshape", "squeeze", "unsqueeze", "permute", "transpose", "contiguous", "getitem", "get"),
     *("movedim", "unflatten", "clone", "to", "float", "double"),
 }
+NORMS = {"batch_norm", "layer_norm", "group_norm", "instance_norm", "rms_norm"}
 SOFTMAX = {"softmax", "softmin", "gumbel_softmax"}
 LOWEST_LOSS = math.log(1 + (CLASSES - 1) / math.e)  # cross-entropy of a 1 for the right class and 0 for the others
 AVERAGES = {"mean", "sum", "avg_pool1d", "avg_pool2d", "adaptive_avg_pool1d", "adaptive_avg_pool2d"}
@@ -213,7 +214,23 @@ def small_field(seen: Seen) -> Iterator[Finding]:
         what += " The readout only adds up what these parts say."
     else:
         return  # hidden units see all positions
-    yield Finding("field", f"{what} Add convolutions, or pool earlier.", "", "Step 1, section 3")
+    yield Finding("field", f"{what} Add convolutions{_or_pool_earlier(seen)}.", "", "Step 1, section 3")
+
+
+def _or_pool_earlier(seen: Seen) -> str:
+    """Not for a network that already pools too early."""
+    return "" if any(early_pooling(seen)) else ", or pool earlier"
+
+
+def no_normalization(seen: Seen) -> Iterator[Finding]:
+    """Several layers with weights, and nothing that keeps their outputs in range."""
+    weighted = {call.layer for call in seen.trained.calls if call.has_weights and call.name not in NORMS}
+    if len(weighted) > 2 and not seen.trained.named(*NORMS):
+        what = (
+            "Nothing normalizes what the layers compute. At Step 3's rate of 0.2, such a network may learn nothing: put"
+            " batch norm after each convolution, or lower learning_rate to a tenth."
+        )
+        yield Finding("no_batch_norm", what, "", "Step 1, section 9")
 
 
 def early_pooling(seen: Seen) -> Iterator[Finding]:
@@ -583,29 +600,31 @@ def unique(names: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(names))
 
 
+# What breaks a network first, then what a bug took away from it, then what makes it weaker
 RULES: tuple[Callable[[Seen], Iterator[Finding]], ...] = (
     over_budget,
-    small_field,
-    early_pooling,
-    heavy_layer,
-    empty_kernel,
-    batch_norm_last,
-    activation_last,
+    not_finite,
+    same_for_all,
     probabilities,
+    activation_last,
+    unbroken_line,
     never_runs,
     cut_off,
     unregistered,
-    wasted_biases,
-    unbroken_line,
-    shared_batch_norm,
     dropout_in_evaluation,
     unsteady,
     batch_decides,
-    one_image,
     remembers,
-    not_finite,
-    same_for_all,
+    one_image,
     weights_and_seeds,
+    no_normalization,
+    shared_batch_norm,
+    batch_norm_last,
+    small_field,
+    early_pooling,
+    empty_kernel,
+    heavy_layer,
+    wasted_biases,
     talks,
 )
 

@@ -21,6 +21,7 @@ from lab.judging.look import Look
 from lab.judging.next_experiment import next_experiment
 from lab.judging.trial import Trial, consistent
 from lab.runs.recipes import Recipe
+from lab.systems import catalog
 
 SHOWN = 10  # mistakes in the picture
 
@@ -41,6 +42,12 @@ class ToStep3:
             return f"not compared: {self.reason}"
         seeds = f"paired over seeds {' '.join(map(str, self.seeds))}" if self.seeds else "not paired"
         return f"{self.difference} points, {seeds}: {self.says}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """The same, as JSON has it; what a comparison that was not made would say is null."""
+        if not self.difference:
+            return {"reason": self.reason, "seeds": [], "says": None}
+        return self.difference._asdict() | {"seeds": self.seeds, "says": self.says}
 
     @property
     def says(self) -> str:
@@ -152,8 +159,7 @@ class Card:
             "consistent_interval": None
             if passed is None
             else list(statistics.share_interval(passed, len(self.trials))),
-            "to_step3": (to_step3.difference._asdict() if to_step3.difference else {"reason": to_step3.reason})
-            | {"seeds": to_step3.seeds, "says": to_step3.says},
+            "to_step3": to_step3.as_dict(),
             "mistakes": mistakes
             and {
                 "in_most_seeds": len(mistakes.wrong),
@@ -214,7 +220,7 @@ def _seed(trial: Trial) -> dict[str, Any]:
 
 def _lines(card: Card) -> list[str]:
     lines = [
-        f"{card.recipe.network}, trained like {card.like}{utils.sample_note(card.dataset)}",
+        f"{card.recipe.network}, trained like {card.like}{_changed(card)}{utils.sample_note(card.dataset)}",
         "",
         f"parameters   {card.parameters:,}; the budget is fewer than {BUDGET:,}",
         f"epochs       {card.recipe.epochs}",
@@ -237,6 +243,15 @@ def _lines(card: Card) -> list[str]:
             f"and {len(wrong.own)} of its own"
         )
     return [*lines, f"next         {next_experiment(card.look, card.trials, card.failures)}"]
+
+
+def _changed(card: Card) -> str:
+    """The fields of the recipe that are not those of the one that it is like."""
+    if card.like.endswith((".yaml", ".yml")):
+        return ""
+    mine, like = asdict(card.recipe), asdict(catalog.find_recipe(card.like))
+    changed = [name for name in mine if name not in ("network", "switches") and mine[name] != like[name]]
+    return "".join(f", {name} {mine[name]}" for name in changed)
 
 
 def _consistent(card: Card) -> str:
@@ -270,10 +285,13 @@ def _draw_curves(axes: Axes, card: Card) -> None:
             linewidth=1.2,
             label=label if run is runs[0] else None,
         )
+        if len(run) == 1:
+            axes.plot(1, run.test_accuracy[0], "o", color=utils.YOUR_COLOR)
     ends = [run.test_accuracy[-1] for run in runs]
     axes.set_ylim(max(0.0, min([*ends, 99.0]) - 0.6), min(100.0, max([*ends, 99.4]) + 0.35))
     axes.set(xlabel="epoch", ylabel="test accuracy, percent")
-    axes.set_title(f"It ends at {min(ends):.2f} to {max(ends):.2f} %", fontsize=10)
+    low, high = f"{min(ends):.2f}", f"{max(ends):.2f}"
+    axes.set_title(f"It ends at {low if low == high else f'{low} to {high}'} %", fontsize=10)
     axes.legend(loc="lower right", fontsize=8)
 
 
@@ -283,13 +301,17 @@ def _draw_frontier(axes: Axes, card: Card) -> None:
     means = [run.mean_last_five for run in card.runs.values()]
     mean = sum(means) / len(means)
     low, _ = axes.get_ylim()
-    axes.plot(card.parameters, max(mean, low + 0.02), "*", markersize=15, color=utils.YOUR_COLOR, label="yours")
+    axes.plot(
+        card.parameters, max(mean, low + 0.02), "*", markersize=15, color=utils.YOUR_COLOR, label="yours", zorder=6
+    )
     if card.parameters > axes.get_xlim()[1]:
         axes.set_xscale("log")
         axes.set_xlim(400, 2 * card.parameters)
-    below = f"; the star stands at the edge, it is at {mean:.2f} %" if mean < low else ""
-    axes.set_title(f"{card.parameters:,} parameters, {mean:.2f} % over its last five epochs{below}", fontsize=10)
-    axes.legend(loc="lower right", fontsize=8)
+    over = min(utils.LAST_EPOCHS, *(len(run) for run in card.runs.values()))
+    epochs = f"its last {over} epochs" if over > 1 else "its only epoch"
+    below = "\nthe star is off the axis, and stands at its lower edge" if mean < low else ""
+    axes.set_title(f"{card.parameters:,} parameters, {mean:.2f} % over {epochs}{below}", fontsize=10)
+    axes.legend(loc="upper left" if mean < 99.2 else "lower right", fontsize=8)
 
 
 def _draw_mistakes(part: Any, mistakes: Mistakes) -> None:

@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -23,6 +24,7 @@ from lab.judging.advice import BUDGET, DIGIT, SKELETON, Finding, Ingredients, Se
 from lab.judging.calls import HERE, TORCH, follow, line_of, place_of
 from models import CLASSES, IMAGE_SIZE, LayerTable, layer_table
 
+BUILDER = str(Path(HERE).parent / "runs" / "own.py")  # calls what is judged, and is not its author's
 COUNT = 7  # images in the batch that it is tried on: no size that anybody writes into a network
 WIDTH = 100  # columns of what is printed
 # What else a network may expect, and how to give it that.
@@ -40,6 +42,7 @@ HINTS = {
     r"Output size is too small": "The map is too small to be pooled there: pool less",
     r"before Module.__init__\(\) call": "Call super().__init__() first",
     r"running_mean should contain (\d+) elements not (\d+)": "Batch norm was made for {1} channels and gets {0}",
+    r"__init__\(\) missing \d+ required": "It is built without arguments: give each of them a default",
     r"modified by an inplace operation": "A function that works in place, such as x += y, destroyed what backward needs",
 }
 
@@ -538,7 +541,7 @@ def _hints(message: str) -> Iterator[str]:
 
 def _line_of_theirs(path: str, number: int) -> str:
     """A line of the network's code; "" for one of PyTorch's, Python's, or this room's."""
-    return "" if path.startswith((TORCH, HERE, "<frozen")) else line_of(path, number)
+    return "" if path.startswith((TORCH, HERE, BUILDER, "<frozen")) else line_of(path, number)
 
 
 def _first_line(message: str) -> str:

@@ -24,6 +24,9 @@ def next_experiment(look: Look, trials: Mapping[int, Trial], failures: Mapping[i
         return f"Find out why seed {seed} failed ({why}). If the loss is not finite, halve the learning rate."
     if parameters >= BUDGET:
         return f"You are {parameters - BUDGET + 1:,} parameters over the budget{_largest(look)}: make it narrower."
+    lost = [seed for seed, trial in trials.items() if statistics.has_collapsed(trial.history)]
+    if lost:
+        return _wake_up(look, lost[0], trials[lost[0]].history)
     passed = consistent(trials)
     if passed is None:
         return "Run it on all of MNIST for 5 to 15 epochs: what ran here has no verdict."
@@ -35,6 +38,15 @@ def next_experiment(look: Look, trials: Mapping[int, Trial], failures: Mapping[i
     if mistakes:
         return f"Begin with what the look says first. {mistakes[0].what}"
     return _improve(trials)
+
+
+def _wake_up(look: Look, seed: int, run: utils.History) -> str:
+    """For a network with a seed that learned nothing, whatever else is wrong with it."""
+    said = f"Seed {seed} learned nothing: {run.mean_last_five:.2f} % over its last epochs."
+    rate = f"lower learning_rate from {max(run.learning_rate):g} to {max(run.learning_rate) / 10:g}"
+    if look.ingredients and not look.ingredients.batch_norm:
+        return f"{said} Put batch norm after each convolution, or {rate}."
+    return f"{said} {rate.capitalize()}."
 
 
 def _largest(look: Look) -> str:

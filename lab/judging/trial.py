@@ -146,11 +146,12 @@ def _try(
 def is_hopeless(recipe: Recipe) -> Callable[[utils.History], bool]:
     """Whether a run of this recipe can no longer meet the verdict: one of its last five epochs is below the target.
 
-    With fewer epochs there is no verdict to miss.
+    With fewer epochs there is no verdict to miss; so a run that stops has at least five.
     """
 
     def missed(history: utils.History) -> bool:
-        if recipe.epochs < utils.LAST_EPOCHS or history.dataset != "MNIST" or recipe.validates:
+        too_short = min(recipe.epochs, len(history)) < utils.LAST_EPOCHS
+        if too_short or history.dataset != "MNIST" or recipe.validates:
             return False
         counted = history.test_correct[recipe.epochs - utils.LAST_EPOCHS :]
         return any(correct < utils.needed(history.test_images) for correct in counted)

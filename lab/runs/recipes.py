@@ -74,6 +74,7 @@ class Recipe:
         for name, low, high in (("flip", 0, 1), ("validation", 0, 0.9)):
             if not low <= getattr(self, name) <= high:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected a fraction from {low} to {high}")
+        utils.make_transform(self.augmentation)  # raises for an unknown transform
         utils.check_rates(self.learning_rate, self.momentum, self.weight_decay, self.gamma)
         if self.epochs < 1:
             raise ValueError(f"epochs is {self.epochs}, expected at least 1")
