@@ -18,6 +18,7 @@ from torch import nn
 
 import models
 import utils
+from lab.evidence.crossed import crossed_difference
 from lab.evidence.records import Tested, best_epoch
 from lab.reports import analysis, compare, errors, tsne
 from lab.runs import networks, study
@@ -564,7 +565,7 @@ def test_records_of_systems_agree_with_themselves(name):
 @pytest.mark.parametrize("name", PEERS)
 def test_a_claim_that_is_not_met_has_a_reason_in_the_table(rows, name):
     """And only such a claim has: a reason does not outlive its row."""
-    assert (rows[name].met is False) == bool(PEERS[name].why)
+    assert (rows[name].claim_says == "missed") == bool(PEERS[name].why)
 
 
 def test_the_table_is_printed_and_the_json_has_the_named_fields(monkeypatch, capsys):
@@ -573,11 +574,14 @@ def test_the_table_is_printed_and_the_json_has_the_named_fields(monkeypatch, cap
     assert command(monkeypatch, "compare", "--json") == 0
     content = json.loads(capsys.readouterr().out)
     assert [row["system"] for row in content] == list(PEERS)
-    assert {"system", "parameters", "claim", "mean", "std", "runs", "seconds_per_epoch"} <= content[0].keys()
+    measured = {"system", "parameters", "claim", "mean", "std", "runs", "seconds_per_epoch"}
+    assert measured | {"claim_says", "less_step3", "low", "high"} <= content[0].keys()
     for row in content:
         line = next(line for line in table.splitlines() if line.startswith(f"{row['system']} "))
         assert f"{row['parameters']:,}" in line and f"{row['mean']:.2f}" in line
-        assert row["met"] is not False or f"\n{row['system']} misses its claim: " in table
+        assert (row["claim_says"] == "missed") == (f"\n{row['system']} misses its claim: " in table)
+        assert row["claim_says"] in {None, "met", "missed", "cannot tell"}
+        assert (row["claim_says"] is None) == (row["claim"] is None)
 
 
 def histories(accuracies):
@@ -599,42 +603,55 @@ def test_luck_is_worked_out_as_by_hand(accuracies, claim_runs, reach):
     runs = compare.Runs()
     runs.update(histories(accuracies))
     peer = replace(PEERS["simple_cnn"], claim=99.1, claim_runs=claim_runs)
-    row = compare._row("x", peer, runs)
+    row = compare._row("x", peer, runs, compare.Runs())
     assert row.reach == pytest.approx(reach, rel=1e-3)
     assert row.difference == pytest.approx(np.mean(accuracies) - 99.1)
-    assert row.met == (row.difference >= -row.reach)
 
 
-def test_the_sentence_is_of_the_largest_system_and_the_better_of_two_as_large(rows):
-    largest = max(row.parameters for row in rows.values())
-    best = max((row for row in rows.values() if row.parameters == largest), key=lambda row: row.mean)
-    assert best.system.startswith("two_branches")
-    said = compare.sentence(compare.recorded())
-    difference = compare.paired_on_images(compare.recorded()[best.system], compare.recorded()["step3"])
-    assert said.startswith(f"{best.system} has 25,927,246 parameters") and str(difference) in said
+@pytest.mark.parametrize(
+    ("difference", "reach", "says"),
+    [
+        (0.0, 0.05, "met"),
+        (-0.02, 0.07, "met"),
+        (0.3, 0.35, "met"),
+        (0.0, 0.2, "cannot tell"),  # noise alone meets no claim
+        (-0.1, 0.15, "cannot tell"),
+        (-0.1, 0.09, "missed"),
+    ],
+)
+def test_a_claim_is_met_missed_or_we_cannot_tell(difference, reach, says):
+    assert compare.claim_says(difference, reach) == says
 
 
 def runs_with(mistakes_by_seed):
     runs = compare.Runs()
     runs.tested = {seed: outcome([(i, 1, 2) for i in wrong], images=100) for seed, wrong in enumerate(mistakes_by_seed)}
+    runs.update(histories([99.0 for _ in mistakes_by_seed]))
     return runs
 
 
-def test_two_systems_are_paired_on_the_images():
-    """Of 100 images, the first has 0 and 1 wrong, the second 1, 2 and 3: better by one, and they disagree on three."""
-    difference = compare.paired_on_images(runs_with([[0, 1]]), runs_with([[1, 2, 3]]))
-    assert difference.mean == pytest.approx(1.0)
-    by_hand = np.array([-100.0, 0, 100, 100] + [0] * 96)
-    assert difference.high - difference.mean == pytest.approx(1.96 * by_hand.std(ddof=1) / 10)
+def test_the_sentence_is_of_the_largest_system_that_can_be_compared_and_the_better_of_two_as_large():
+    runs = {name: compare.Runs() for name in PEERS}
+    runs["step3"] = runs_with([[0, 1], [1, 2]])
+    runs["two_branches"], runs["two_branches_regularized"] = runs_with([[1, 5, 6]]), runs_with([[1, 7]])
+    runs["mini_vgg"] = runs_with([[3]])
+    difference = crossed_difference(runs["two_branches_regularized"].right, runs["step3"].right)
+    said = compare.sentence(runs)
+    assert said.startswith("two_branches_regularized has 25,927,246 parameters") and str(difference) in said
 
 
-def test_runs_share_an_image_in_parts():
-    np.testing.assert_allclose(runs_with([[0, 1], [1]]).right[:3], [0.5, 0.0, 1.0])
+def test_two_systems_are_compared_over_runs_and_images_together():
+    runs = dict.fromkeys(PEERS, compare.Runs()) | {"step3": runs_with([[0, 1], [1, 2]]), "mini_vgg": runs_with([[1]])}
+    row = next(row for row in compare.rows(runs) if row.system == "mini_vgg")
+    assert compare.less_step3(row) == crossed_difference(runs["mini_vgg"].right, runs["step3"].right)
+    assert row.less_step3 == pytest.approx(1.0)
 
 
-def test_a_system_without_mistakes_on_record_cannot_be_paired():
-    with pytest.raises(ValueError, match="has no recorded mistakes"):
-        compare.paired_on_images(runs_with([]), runs_with([[1]]))
+@pytest.mark.parametrize(("theirs", "ours"), [([], [[0], [1]]), ([[0]], [[1]]), ([[0], [1]], [])])
+def test_without_mistakes_on_record_or_with_one_run_on_either_side_nothing_is_compared(theirs, ours):
+    runs = dict.fromkeys(PEERS, compare.Runs()) | {"step3": runs_with(ours), "mini_vgg": runs_with(theirs)}
+    row = next(row for row in compare.rows(runs) if row.system == "mini_vgg")
+    assert (row.less_step3, row.low, row.high) == (None, None, None) and compare.less_step3(row) is None
 
 
 def test_configs_of_runs_are_yaml_that_others_can_read():

@@ -364,7 +364,7 @@ def _systems(evidence: Evidence) -> str:
     lines = []
     for name in SHOWN_SYSTEMS:
         row = rows[name]
-        difference = "" if name == compare.OURS else compare.paired_on_images(runs[name], runs[compare.OURS])
+        difference = compare.less_step3(row) or ""
         claim = "" if row.claim is None else f"{row.claim:.2f}"
         lines.append([f"`{name}`", f"{row.parameters:,}", claim, f"{row.mean:.2f}", row.runs, difference])
     titles = ["system", "parameters", "claimed %", "measured %", "runs"]
