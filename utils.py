@@ -811,11 +811,28 @@ def mixed_precision(device: torch.device, bfloat16: bool) -> torch.autocast:
 def fast_layout(model: nn.Module, device: torch.device) -> torch.memory_format:
     """The memory layout in which the network is fast: on a processor, channels last for separable or wide convolutions.
 
-    Whole convolutions of few channels are slower that way.
+    Whole convolutions of few channels are slower that way, and a network that flattens its maps with `view` fails.
     """
     convolutions = [layer for layer in model.modules() if isinstance(layer, nn.Conv2d)]
-    faster = any(layer.groups > 1 or layer.in_channels >= 32 for layer in convolutions)
-    return torch.channels_last if faster and device.type == "cpu" else torch.contiguous_format
+    faster = device.type == "cpu" and any(layer.groups > 1 or layer.in_channels >= 32 for layer in convolutions)
+    return torch.channels_last if faster and not _views_need_channels_first(model) else torch.contiguous_format
+
+
+@torch.no_grad()
+def _views_need_channels_first(model: nn.Module) -> bool:
+    """Whether the network fails with channels last. Tried on copies, so that weights and generators stay as they are."""
+    copies = {name: weight.clone() for name, weight in [*model.named_parameters(), *model.named_buffers()]}
+    last = {
+        name: copy.to(memory_format=torch.channels_last) if copy.dim() == 4 else copy for name, copy in copies.items()
+    }
+    with torch.random.fork_rng(devices=[]):
+        try:
+            torch.func.functional_call(model, last, torch.zeros(2, 1, IMAGE_SIZE, IMAGE_SIZE))
+        except RuntimeError as error:
+            return "view size is not compatible" in str(error)
+        except Exception:  # noqa: BLE001 (what fails for another reason fails again, in the open, when it trains)
+            return False
+    return False
 
 
 def at_full_speed(function: Callable[..., tuple[float, int]]) -> Callable[..., tuple[float, int]]:

@@ -145,6 +145,31 @@ def test_channels_lie_last_for_separable_and_for_wide_convolutions_on_a_processo
     assert layouts == [[last, first, first], [last, first, first], [first] * 3]
 
 
+class Viewed(nn.Module):
+    """Flattens pooled maps with `view`, which works only if the channels come first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wide, self.last = nn.Conv2d(1, 32, 5, stride=4), nn.Conv2d(32, 12, 3)
+        self.norm, self.readout = nn.BatchNorm2d(12), nn.Linear(12 * 2 * 2, 10)
+
+    def forward(self, images):
+        maps = F.max_pool2d(self.norm(self.last(F.relu(self.wide(images)))), 2)
+        return self.readout(F.dropout(maps.view(-1, 12 * 2 * 2), 0.1, self.training))
+
+
+def test_maps_that_are_flattened_with_view_train_and_looking_for_it_changes_nothing():
+    model, loader = Viewed(), Loader(some_digits(40), 20, make_transform())
+    before, generator = copy.deepcopy(model.state_dict()), torch.get_rng_state()
+    assert utils.fast_layout(model, torch.device("cpu")) is torch.contiguous_format
+    assert torch.equal(torch.get_rng_state(), generator)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    utils.train(model, loader, utils.make_optimizer(model, 0.01))
+    utils.test(model, loader)
+    with pytest.raises(RuntimeError, match="view size is not compatible"):  # so that the case stays one
+        model.to(memory_format=torch.channels_last)(torch.zeros(2, 1, 28, 28))
+
+
 @pytest.mark.parametrize("outputs", [9, 11, 1])
 def test_a_network_with_other_than_ten_outputs_is_refused(outputs):
     model, loader = linear(outputs), Loader(some_digits(4), 4, make_transform())
