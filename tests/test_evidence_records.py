@@ -285,7 +285,7 @@ def test_a_report_names_a_bad_record_and_leaves_it_out(tmp_path, monkeypatch, ca
     said = capsys.readouterr()
     assert said.err.count("\n") == 1 and said.err.startswith(f"left out: {bad} is not a record of a study: its name is")
     summary = json.loads((tmp_path / "report/summary.json").read_text())
-    assert summary["consistency"]["step1"]["seeds"] == 19
+    assert summary["consistency"]["recipes"]["step1"]["seeds"] == 19
     assert "from the 19 runs in" in (tmp_path / "report/README.md").read_text()
     assert '"seed": 4' in bad.read_text()
 

@@ -9,10 +9,12 @@ import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from dask.distributed import Client
 from PIL import Image
+from scipy.stats import binom, ttest_rel
 
 import models
 import utils
@@ -434,17 +436,52 @@ def test_the_summary_is_worked_out_from_the_counts(fresh_report):
     """Once more, from the files, without the functions that made it."""
     summary = json.loads((fresh_report / "summary.json").read_text())
     assert list(summary) == list(STUDIES)
-    for study, rows in summary.items():
-        for key, row in rows.items():
+    for study, found in summary.items():
+        for key, row in found["recipes"].items():
             records = committed(study, key)
             column = "held_out_correct" if STUDIES[study].recipes[key].held_out else "test_correct"
-            last = [record["history"][column][-5:] for record in records]
+            counts = [record["history"][column] for record in records]
+            last = [five[-5:] for five in counts]
+            consistent = sum(min(five) >= 9_940 for five in last)
             assert row["seeds"] == len(records)
-            assert row["epochs"] == len(records[0]["history"][column])
+            assert row["epochs"] == len(counts[0])
             assert row["parameters"] == records[0]["history"]["parameters"]
-            assert row["consistent"] == sum(min(counts) >= 9_940 for counts in last)
+            assert row["consistent"] == consistent
+            # the share of which so many or more would be consistent in one case of twenty
+            assert binom.sf(consistent - 1, len(records), row["consistent_low"]) == pytest.approx(
+                0.05 if consistent else 1.0, abs=2e-3
+            )
             assert row["worst_last5"] == pytest.approx(min(map(min, last)) / 100)
             assert row["mean_last5"] == pytest.approx(sum(map(sum, last)) / len(last) / 500, abs=1e-4)
+            assert row["last"] == pytest.approx(sum(five[-1] for five in last) / len(last) / 100, abs=1e-4)
+
+
+def last_counts(study, recipe):
+    """The last five counts of each committed run, by seed."""
+    return {record["history"]["seed"]: record["history"]["test_correct"][-5:] for record in committed(study, recipe)}
+
+
+def test_the_summary_has_contrasts_that_holms_procedure_gives(fresh_report):
+    """Once more, from the files, with SciPy's test in place of ours."""
+    summary = json.loads((fresh_report / "summary.json").read_text())
+    for name in ("ladder", "ablation"):
+        found, p_values = {contrast["recipe"]: contrast for contrast in summary[name]["contrasts"]}, {}
+        for key, contrast in found.items():
+            one, other = (last_counts(name, recipe) for recipe in (key, contrast["against"]))
+            seeds = sorted(one.keys() & other.keys())
+            ours, theirs = ([np.mean(runs[seed]) / 100 for seed in seeds] for runs in (one, other))
+            assert contrast["difference"] == pytest.approx(np.mean(ours) - np.mean(theirs), abs=1e-3)
+            if contrast["says"] != "collapsed":
+                p_values[key] = ttest_rel(ours, theirs).pvalue
+        adjusted = 0.0
+        for place, key in enumerate(sorted(p_values, key=p_values.__getitem__)):
+            adjusted = max(adjusted, min(1.0, p_values[key] * (len(p_values) - place)))
+            contrast = found[key]
+            assert contrast["adjusted_p"] == pytest.approx(adjusted, abs=2e-3)
+            leaves_out_zero = contrast["low"] > 0 or contrast["high"] < 0
+            assert (contrast["says"] == "different") == (adjusted < 0.05) == leaves_out_zero
+            narrow = max(-contrast["low"], contrast["high"]) <= 0.05
+            assert (contrast["says"] == "equivalent") == (narrow and not leaves_out_zero)
 
 
 def test_a_report_without_records_is_an_error(tmp_path, monkeypatch):

@@ -626,7 +626,7 @@ def test_a_claim_is_met_missed_or_we_cannot_tell(difference, reach, says):
 def runs_with(mistakes_by_seed):
     runs = compare.Runs()
     runs.tested = {seed: outcome([(i, 1, 2) for i in wrong], images=100) for seed, wrong in enumerate(mistakes_by_seed)}
-    runs.update(histories([99.0 for _ in mistakes_by_seed]))
+    runs.update(histories([100.0 - len(wrong) for wrong in mistakes_by_seed]))
     return runs
 
 
