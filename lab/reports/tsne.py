@@ -30,7 +30,7 @@ def features(model: nn.Module, recipe: Recipe, digits: utils.Digits) -> np.ndarr
         predict(model, recipe, digits)
     finally:
         hook.remove()
-    return torch.cat(seen).float().cpu().numpy()
+    return torch.cat(seen)[-len(digits) :].float().cpu().numpy()  # `predict` may try the network on blank images first
 
 
 NEIGHBOURS = 10
