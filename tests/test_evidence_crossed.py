@@ -87,3 +87,14 @@ def test_what_cannot_be_compared_is_refused():
         crossed_difference(one, more)
     with pytest.raises(ValueError, match="one run on either side, expected at least two on one of them"):
         crossed_difference(one, one)
+
+
+def test_runs_that_are_all_as_accurate_leave_the_scatter_of_the_images():
+    ours, others = np.ones((2, 1_000), dtype=bool), np.ones((2, 1_000), dtype=bool)
+    ours[0, 0] = ours[1, 1] = others[0, 2] = others[1, 3] = False
+    others[:, 4:20] = False
+    mean, low, high = crossed_difference(ours, others)
+    assert mean == pytest.approx(1.6)
+    by_image = ours.mean(axis=0) - others.mean(axis=0)
+    assert high - mean == pytest.approx(mean - low)
+    assert 0.9 < (high - mean) / (196 * by_image.std(ddof=1) / np.sqrt(1_000)) <= 1.0

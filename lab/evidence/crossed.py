@@ -64,6 +64,7 @@ def crossed_difference(ours: np.ndarray, others: np.ndarray) -> Difference:
     counted_twice = (spread.rest / len(ours) + other.rest / len(others)) / images
     of_images = max(0.0, float(by_image.var(ddof=1)) / images - counted_twice)
     variance = sum(of_runs) + of_images
-    freedom = variance**2 / (of_runs[0] ** 2 / spread.freedom + of_runs[1] ** 2 / other.freedom)
+    uncertain = of_runs[0] ** 2 / spread.freedom + of_runs[1] ** 2 / other.freedom
+    freedom = variance**2 / uncertain if uncertain else math.inf  # all runs are as accurate: only the images scatter
     mean, reach = by_image.mean(), student_t.ppf(0.975, freedom) * math.sqrt(variance)
     return Difference(*(100 * float(end) for end in (mean, mean - reach, mean + reach)))
