@@ -289,7 +289,7 @@ def train(
     /,
     *options: Annotated[str, "fields of the recipe, such as --epochs 3: see `python -m lab train RECIPE --help`"],
 ) -> None:
-    """Train a recipe into runs/RECIPE/SEED/, or resume a run that was interrupted."""
+    """Train a recipe into runs/RECIPE/SEED/, or resume a run that was interrupted; with --test, test it too."""
     from lab.runs import config
     from lab.runs.train import run, run_folder
     from lab.systems import catalog
@@ -299,6 +299,10 @@ def train(
     run(asked.recipe, asked.seed, folder=folder, name=recipe)
     log = (folder / "log.txt").read_text().split("\n\n", 1)[1]
     print(f"{log}model.pt, log.txt, history.json, curves.png and config.yaml are in {folder}")
+    if asked.test:
+        from lab.reports import analysis
+
+        print(f"\n{analysis.test(folder / 'model.pt')}")
 
 
 def test(

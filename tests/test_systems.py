@@ -258,12 +258,54 @@ def test_fields_come_from_yaml_and_the_command_line_has_the_last_word(tmp_path):
     arguments = ["--config", str(path), "--epochs", "4", "--seed", "7", "--switches.dropout", "0.3"]
     base = PEERS["two_branches"].recipe
     changes = {"epochs": 4, "learning_rate": 0.01, "augmentation": {"rotation": 5}, "switches": {"dropout": 0.3}}
-    assert parse("two_branches", base, arguments) == (replace(base, **changes), 7, None)
+    assert parse("two_branches", base, arguments)[:3] == (replace(base, **changes), 7, None)
 
 
 @pytest.mark.parametrize("name", PEERS)
 def test_without_options_a_recipe_is_what_it_is(name):
     assert parse(name, PEERS[name].recipe, []).recipe.hash == PEERS[name].recipe.hash
+
+
+def test_fields_may_stand_in_groups_whatever_these_are_called(tmp_path):
+    flat, grouped, twice = (tmp_path / f"{name}.yaml" for name in ("flat", "grouped", "twice"))
+    flat.write_text("{epochs: 3, batch_size: 32, switches: {dropout: 0.3}, seed: 4}")
+    grouped.write_text("train_params: {epochs: 3, batch_size: 32}\nmodel_params: {switches: {dropout: 0.3}}\nseed: 4")
+    recipe = PEERS["mini_vgg"].recipe
+    assert parse("mini_vgg", recipe, ["--config", str(grouped)]) == parse("mini_vgg", recipe, ["--config", str(flat)])
+    assert parse("mini_vgg", recipe, ["--config", str(grouped), "--epochs", "5"]).recipe.epochs == 5
+    twice.write_text("train_params: {epochs: 3}\nepochs: 4")
+    with pytest.raises(ValueError, match="has epochs twice, expected each field once"):
+        parse("mini_vgg", recipe, ["--config", str(twice)])
+    grouped.write_text("train_params: {epoch: 3}")
+    with pytest.raises(ValueError, match="no field 'epoch', the nearest is 'epochs'"):
+        parse("mini_vgg", recipe, ["--config", str(grouped)])
+
+
+def test_a_run_can_be_trained_and_tested_in_one_call(few, monkeypatch, capsys):
+    assert command(monkeypatch, "train", "lenet_1_vanilla", "--epochs", "1", "--folder", "both", "--test") == 0
+    said, report = capsys.readouterr().out, Path("both/metrics.txt").read_text()
+    assert "f1-score" in report and report in said
+    wrong = len(json.loads(Path("both/metrics.json").read_text())["mistakes"])
+    assert f"{wrong} of 200 test images are wrong" in report
+    with Image.open("both/predictions.png") as picture:
+        assert picture.width > 300
+
+
+def test_the_log_grows_by_a_line_per_epoch_and_is_whole_after_a_resumed_run(few, monkeypatch):
+    """So that `tail -f` follows it: the file stays the same one, and what is in it stays."""
+    path, recipe, seen = Path("a/log.txt"), replace(SMALL, validation=0.0, patience=0, epochs=3), []
+    monkeypatch.setattr(
+        training.checkpoint,
+        "save",
+        lambda *_: seen.append((path.stat().st_ino, path.read_text())) if path.exists() else None,
+    )
+    run(recipe, seed=0, show=False, folder=Path("a"))
+    seen = list(dict.fromkeys(seen))
+    assert len({inode for inode, _ in seen}) == 1
+    texts = [text for _, text in seen]
+    assert len(texts) == 3 and all(after.startswith(before) for before, after in pairwise([*texts]))
+    assert [len(text.splitlines()) for text in texts] == [2, 3, 4]
+    assert path.read_text().startswith(texts[-1])
 
 
 @pytest.mark.parametrize("name", ["mini_vgg", "step3"])

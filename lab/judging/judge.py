@@ -62,7 +62,7 @@ def recipe_for(
     is_yaml = like.endswith((".yaml", ".yml"))
     base = catalog.find_recipe("step3" if is_yaml else like)
     for one in [Path(like)] * is_yaml + [file] * bool(file):
-        if one and "seed" in config.read_yaml(one):
+        if one and "seed" in config.read_fields(one):
             raise ValueError(f"{one} names a seed, expected the other fields of a recipe: the seeds are given apart")
         base = config.parse(name, base, ["--config", str(one)]).recipe
     changes = {**(fields or {}), "network": own.find(name).name}

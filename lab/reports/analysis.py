@@ -158,7 +158,7 @@ def show_predictions(digits: utils.Digits, logits: Tensor, count: int = 8, seed:
 def test(path: Path) -> str:
     """Evaluate a checkpoint on the test images, and return the report as text.
 
-    Writes `metrics.json` and four figures next to the checkpoint. Raises what `load_model` raises.
+    Writes `metrics.json`, the report as `metrics.txt`, and four figures next to the checkpoint. Raises what `load_model` raises.
     """
     loaded = load_model(path)
     expect_folder(path.parent)
@@ -177,5 +177,8 @@ def test(path: Path) -> str:
     utils.write_json(folder / "metrics.json", run | {"unit": "percent"} | scores)
     true, said = digits.labels.cpu().numpy(), answers(digits.labels, tested)
     report = classification_report(true, said, labels=list(DIGITS), digits=4, zero_division=0)
-    files = "metrics.json, confusion.png, scores.png, predictions.png and mistakes.png"
-    return f"{title}, {tested.accuracy:.2f} %\n\n{report}\n{files} are in {folder}"
+    text = f"{title}, {tested.accuracy:.2f} %\n\n{report}"
+    with utils.whole_or_not_at_all(folder / "metrics.txt") as unfinished:
+        unfinished.write_text(text)
+    files = "metrics.json, metrics.txt, confusion.png, scores.png, predictions.png and mistakes.png"
+    return f"{text}\n{files} are in {folder}"

@@ -14,11 +14,14 @@ from lab.runs.recipes import Recipe
 
 
 class Asked(NamedTuple):
-    """What a command line asks for. The run leaves its files in `folder`; None stands for the usual place."""
+    """What a command line asks for. The run leaves its files in `folder`; None stands for the usual place. `test` says
+    whether the trained network is to be tested.
+    """
 
     recipe: Recipe
     seed: int
     folder: Path | None
+    test: bool = False
 
 
 def parse(name: str, recipe: Recipe, arguments: Sequence[str]) -> Asked:
@@ -27,10 +30,12 @@ def parse(name: str, recipe: Recipe, arguments: Sequence[str]) -> Asked:
     Raises ValueError, with one sentence, for an unknown field, naming the nearest, and for a value or a file that cannot
     be read. With --help among the arguments it prints the options and exits.
     """
-    for file in _config_files(arguments):
-        _check_names(read_yaml(file))
     parser = _make_parser(name, recipe)
     try:
+        for file in _config_files(arguments):
+            content = read_fields(file)
+            checked = parser.parse_object(content)  # their types
+            parser.set_defaults({field: checked[field] for field in content})
         parsed = parser.parse_args(list(arguments))
     except jsonargparse.ArgumentError as error:
         unknown = unknown_option(one_line(str(error)))
@@ -38,7 +43,7 @@ def parse(name: str, recipe: Recipe, arguments: Sequence[str]) -> Asked:
     except RecursionError:
         raise ValueError("the values are nested too deep, expected numbers, words, and lists of them") from None
     changed = change(recipe, {name: getattr(parsed, name) for name in FIELDS})
-    return Asked(changed, parsed.seed, Path(parsed.folder) if parsed.folder else None)
+    return Asked(changed, parsed.seed, Path(parsed.folder) if parsed.folder else None, parsed.test)
 
 
 def change(recipe: Recipe, fields: Mapping[str, Any]) -> Recipe:
@@ -56,6 +61,22 @@ def change(recipe: Recipe, fields: Mapping[str, Any]) -> Recipe:
 FIELDS = [one.name for one in fields(Recipe)]
 MOST_BYTES = 100_000  # in a YAML file; a recipe has about 500
 MOST_DEPTH = 20  # levels of nesting; a recipe has 4
+
+
+def read_fields(path: str | Path) -> dict[str, object]:
+    """The fields of a recipe in a YAML file, flat or in groups with names of the reader's own: `training: {epochs: 3}`.
+
+    Raises ValueError, with one sentence, for an unknown field or one that is there twice, and as `read_yaml`.
+    """
+    found: dict[str, object] = {}
+    for name, value in read_yaml(path).items():
+        group = value if isinstance(value, dict) and name not in FIELDS else {name: value}
+        for field, content in group.items():
+            if field in found:
+                raise ValueError(f"{path} has {field} twice, expected each field once")
+            found[field] = content
+    _check_names(found)
+    return found
 
 
 def read_yaml(path: str | Path) -> dict[str, object]:
@@ -119,9 +140,10 @@ def _make_parser(name: str, recipe: Recipe) -> jsonargparse.ArgumentParser:
         exit_on_error=False,
         allow_abbrev=False,
     )
-    parser.add_argument("--config", action="config", help="YAML file with fields of the recipe")
+    parser.add_argument("--config", type=str, help="YAML file with fields of the recipe, flat or in groups of any name")
     parser.add_argument("--seed", type=int, default=0, help="decides the initial weights and the order of the images")
     parser.add_argument("--folder", type=str, default="", help="where the run leaves its files (runs/RECIPE/SEED)")
+    parser.add_argument("--test", action="store_true", help="then test it: metrics, and pictures of what it answers")
     for field, hint in get_type_hints(Recipe, include_extras=True).items():
         kind, text = get_args(hint)
         parser.add_argument(f"--{field}", type=kind, default=getattr(recipe, field), help=text)

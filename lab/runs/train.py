@@ -102,7 +102,8 @@ def run(
     Otherwise it keeps those of the last epoch: the test images choose nothing.
 
     After each epoch, `folder` gets `model.pt` (the kept weights, under the recipe's `name`), `resume.pt` (from which an
-    interrupted run goes on to the same bits), `config.yaml`, `log.txt` and `history.json`; at the end `curves.png` too.
+    interrupted run goes on to the same bits), `config.yaml`, `history.json`, and a line more in `log.txt`; at the end
+    `curves.png` too.
     A run ends early after an epoch for whose history `hopeless` is true; without it, the same folder goes on to the end.
     SESSION7_SHORT=1 makes the run a short one, to see that it works.
 
@@ -200,6 +201,7 @@ class _Keeper:
     ) -> None:
         self.recipe, self.name, self.folder, self.training, self.hopeless = recipe, name, folder, training, hopeless
         self.weights: Mapping[str, Tensor] = {}  # of the best epoch, if the recipe validates
+        self.logged = False  # whether log.txt has the epochs before this one, as this process wrote them
 
     def resumed(self) -> utils.History | None:
         """The history of the folder's run, to go on from; None if there is none."""
@@ -215,10 +217,17 @@ class _Keeper:
         if self.folder:
             _write_text(self.folder / "config.yaml", config(self.recipe, history.seed))
             history.save(self.folder / "history.json")
-            _write_text(self.folder / "log.txt", log(self.recipe, history))
+            self._log(self.folder / "log.txt", history)
         # last: a run that is killed before this line repeats the epoch, and writes all of the above again
         self._save("resume.pt", history, len(history), resumable=True)
         return self.ends_early(history)
+
+    def _log(self, path: Path, history: utils.History) -> None:
+        """Append the epoch to the log, for those who follow it with `tail -f`; the first time, write all epochs so far."""
+        rows = history.table(measured_on(self.recipe)).splitlines(keepends=True)
+        with path.open("a" if self.logged else "w", encoding="utf-8") as file:
+            file.write((rows[-1] if self.logged else "".join(rows)) + "\n")
+        self.logged = True
 
     def ends_early(self, history: utils.History) -> bool:
         """Whether no epoch is to follow."""
