@@ -8,7 +8,8 @@ from histories import seeds
 
 from lab.evidence import contrasts as several
 from lab.evidence import load_study
-from lab.evidence.contrasts import Contrast, adjust, contrasts
+from lab.evidence.contrasts import Contrast, adjust, contrasts, effects
+from lab.evidence.records import Factors
 from lab.evidence.statistics import Difference, paired_difference
 
 
@@ -116,3 +117,24 @@ def test_the_recorded_ablation_is_told_apart_where_holm_tells_it():
     different = {name for name, one in found.items() if one.says == "different"}
     assert different == {"constant_rate", "dropout_0.1", "no_capacity", "pool_at_3", "cosine"}
     assert found["no_warp"].says == "equivalent" and found["no_gap"].adjusted_p == pytest.approx(0.112, abs=5e-4)
+
+
+def test_the_effects_of_two_factors_are_those_worked_out_by_hand():
+    """The first adds 0.1 alone and 0.3 with the second, which adds 0.2 alone: 0.2 and 0.3 on average, 0.2 more together."""
+    recorded = {
+        name: seeds(*([count + gain] * 5 for count in (9_900, 9_910, 9_920)))
+        for name, gain in (("neither", 0), ("first", 10), ("second", 20), ("both", 50))
+    }
+    found = effects(Factors("rate", "schedule", ("neither", "first", "second", "both")), recorded)
+    assert list(found) == ["rate", "schedule", "interaction"]
+    for name, expected in (("rate", 0.2), ("schedule", 0.3), ("interaction", 0.2)):
+        np.testing.assert_allclose(found[name], [expected] * 3, atol=1e-9)
+
+
+def test_effects_are_adjusted_with_the_pairs_beside_them():
+    generator = np.random.default_rng(0)
+    pair, other = (seeds(*([int(count)] * 5 for count in generator.integers(9_900, 9_910, 5))) for _ in range(2))
+    beside = {"rate": generator.normal(0.05, 0.1, 5), "schedule": generator.normal(0.0, 0.1, 5)}
+    found = contrasts({"pair": (pair, other)}, beside=beside)
+    assert {contrast.among for contrast in found.values()} == {3}
+    assert found["rate"].difference.mean == pytest.approx(beside["rate"].mean())

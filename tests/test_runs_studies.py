@@ -380,7 +380,7 @@ def test_a_held_out_run_never_sees_the_test_images(monkeypatch):
 def committed(study, key):
     """The committed records of a study's recipe, for the seeds that the study asks for, as JSON."""
     recipe = STUDIES[study].recipes[key]
-    paths = [studies.record_path(recipe, seed) for seed in range(STUDIES[study].seeds)]
+    paths = [studies.record_path(recipe, seed) for seed in STUDIES[study].all_seeds]
     return [json.loads(path.read_text()) for path in paths if path.exists()]
 
 

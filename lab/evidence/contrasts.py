@@ -12,7 +12,7 @@ from scipy.stats import t as student_t
 import utils
 from lab.evidence import records
 from lab.evidence.places import RESULTS
-from lab.evidence.records import load_study
+from lab.evidence.records import Factors, load_study
 from lab.evidence.statistics import Difference, Runs, has_collapsed, paired_difference
 
 LEVEL = 0.05  # at most this often, one of several comparisons leaves out zero by luck alone
@@ -61,12 +61,15 @@ def by_seed(runs: Runs, seeds: Iterable[int], measure: Measure = last_five) -> n
     return np.array([math.nan if has_collapsed(runs[seed]) else measure(runs[seed]) for seed in seeds])
 
 
-def contrasts(pairs: Mapping[str, tuple[Runs, Runs]], measure: Measure = last_five) -> dict[str, Contrast]:
+def contrasts(
+    pairs: Mapping[str, tuple[Runs, Runs]], measure: Measure = last_five, beside: Mapping[str, np.ndarray] | None = None
+) -> dict[str, Contrast]:
     """Each pair's first recipe less its second, paired over the seeds that both have, and adjusted for all pairs.
 
+    `beside` has other differences by seed, such as `effects`, which are tested and adjusted with them.
     Raises ValueError for a pair with fewer than two seeds in common.
     """
-    rows = {}
+    rows = dict(beside or {})
     for name, (after, before) in pairs.items():
         seeds = sorted(after.keys() & before.keys())
         if len(seeds) < 2:
@@ -77,6 +80,21 @@ def contrasts(pairs: Mapping[str, tuple[Runs, Runs]], measure: Measure = last_fi
         if not found[name].difference.has_interval:  # its mean is still worth showing
             found[name] = found[name]._replace(difference=paired_difference(after, before))
     return found
+
+
+def effects(factors: Factors, recorded: Mapping[str, Runs], measure: Measure = last_five) -> dict[str, np.ndarray]:
+    """What two factors do, in points for each seed that all four recipes have: each alone, and their interaction.
+
+    A factor's effect is the mean of what it changes without the other one and with it; the interaction is by how much it
+    changes more with it than without.
+    """
+    seeds = sorted(set.intersection(*(set(recorded[name]) for name in factors.recipes)))
+    neither, first, second, both = (by_seed(recorded[name], seeds, measure) for name in factors.recipes)
+    return {
+        factors.first: ((first - neither) + (both - second)) / 2,
+        factors.second: ((second - neither) + (both - first)) / 2,
+        "interaction": (both - second) - (first - neither),
+    }
 
 
 def to_the_row_above(rows: Mapping[str, Runs], measure: Measure = last_five) -> dict[str, Contrast]:
@@ -101,9 +119,17 @@ def to_one(recipes: Mapping[str, Runs], against: str, measure: Measure = last_fi
 
 
 def changes(study: str, folder: str | Path = RESULTS) -> dict[str, Contrast]:
-    """What a study compares, adjusted for all of it: each recipe's contrast by name. Raises as `records.load`."""
-    recorded, compared = load_study(study, folder), records.compared(study, folder)
-    return contrasts({recipe: (recorded[recipe], recorded[against]) for recipe, against in compared})
+    """What a study compares, adjusted for all of it: each recipe's contrast by name, and the effects of its factors.
+
+    Raises as `records.load`.
+    """
+    recorded, compared, factors = (
+        load_study(study, folder),
+        records.compared(study, folder),
+        records.factors(study, folder),
+    )
+    pairs = {recipe: (recorded[recipe], recorded[against]) for recipe, against in compared}
+    return contrasts(pairs, beside=effects(factors, recorded) if factors else None)
 
 
 def adjust(rows: Mapping[str, Sequence[float] | np.ndarray]) -> dict[str, Contrast]:

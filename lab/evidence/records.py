@@ -493,11 +493,27 @@ def compared(study: str, folder: str | Path = RESULTS) -> list[tuple[str, str]]:
     return _study(study, folder).compared
 
 
+class Factors(NamedTuple):
+    """Two things that a study varies together, and its recipes with neither, the first alone, the second alone, and both."""
+
+    first: str
+    second: str
+    recipes: tuple[str, str, str, str]
+
+
+def factors(study: str, folder: str | Path = RESULTS) -> Factors | None:
+    """The two factors that a study varies together, if it does. Raises as `recipes`."""
+    return _study(study, folder).factors
+
+
 class _Study(NamedTuple):
-    """What the summary says of a study: the hashes of its recorded recipes by name, and which are compared with which."""
+    """What the summary says of a study: the hashes of its recorded recipes by name, which are compared with which, and its
+    factors.
+    """
 
     hashes: dict[str, str]
     compared: list[tuple[str, str]]
+    factors: Factors | None
 
 
 def _load(study: str, recipe: str, folder: str | Path) -> dict[int, Record]:
@@ -535,6 +551,7 @@ def _study(name: str, folder: str | Path) -> _Study:
             study: _Study(
                 {recipe: row["hash"] for recipe, row in rows["recipes"].items()},
                 [(row["recipe"], row["against"]) for row in rows["contrasts"] if "recipe" in row],
+                Factors(*rows["factors"]) if rows["factors"] else None,
             )
             for study, rows in content.items()
         }

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from itertools import pairwise
 
 import utils
-from lab.evidence.contrasts import Contrast, contrasts
+from lab.evidence.contrasts import Contrast, contrasts, effects
 from lab.runs.recipes import Study
 
 Runs = Mapping[int, utils.History]  # by seed
@@ -14,17 +14,29 @@ def study_contrasts(study: Study, recorded: Mapping[str, Runs]) -> dict[str, tup
     """The recipe that each recipe of a study is compared with, and the contrast, adjusted for all of the study.
 
     Recipes that nothing is compared with, and those that share fewer than two recorded seeds with theirs, are left out.
+    The recipes that a study's factors combine are compared by effects: these are compared with "".
     """
-    if not study.against:
-        return {}
-    one = dict.fromkeys(study.recipes, study.against)
-    others = {key: above for above, key in pairwise(study.recipes)} if study.against == "above" else one
+    others = _others(study)
     pairs = {
         key: (recorded[key], recorded[other])
         for key, other in others.items()
-        if key != other
-        and key in recorded
-        and other in recorded
-        and len(recorded[key].keys() & recorded[other].keys()) > 1
+        if key in recorded and other in recorded and len(recorded[key].keys() & recorded[other].keys()) > 1
     }
-    return {key: (others[key], contrast) for key, contrast in contrasts(pairs).items()}
+    beside = effects(study.factors, recorded) if study.factors and has_effects(study, recorded) else None
+    return {key: (others.get(key, ""), contrast) for key, contrast in contrasts(pairs, beside=beside).items()}
+
+
+def has_effects(study: Study, recorded: Mapping[str, Runs]) -> bool:
+    """Whether two factors' effects can be told: all four recipes share at least two recorded seeds."""
+    if not study.factors or not all(name in recorded for name in study.factors.recipes):
+        return False
+    return len(set.intersection(*(set(recorded[name]) for name in study.factors.recipes))) > 1
+
+
+def _others(study: Study) -> dict[str, str]:
+    """What each recipe is compared with."""
+    if study.against == "above":
+        return {key: above for above, key in pairwise(study.recipes)}
+    combined = study.factors.recipes if study.factors else ()
+    compared = [key for key in study.recipes if study.against and key != study.against and key not in combined]
+    return dict.fromkeys(compared, study.against)

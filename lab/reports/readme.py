@@ -43,7 +43,7 @@ class Evidence:
     def runs(self, study: str, recipe: str) -> Runs:
         """The runs of a recipe for its study's own seeds. Raises ValueError if there are none."""
         found = self.recorded.get(STUDIES[study].recipes[recipe].hash, {})
-        runs = {seed: found[seed].history for seed in range(STUDIES[study].seeds) if seed in found}
+        runs = {seed: found[seed].history for seed in STUDIES[study].all_seeds if seed in found}
         if not runs:
             raise ValueError(f"{study}/{recipe} has no recorded run, expected some: `python -m lab study {study}`")
         return runs

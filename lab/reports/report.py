@@ -12,7 +12,7 @@ from lab.evidence import figures, records, statistics, tables
 from lab.evidence.contrasts import Contrast
 from lab.evidence.places import RECORDS, RESULTS, expect_folder, refuse_evidence
 from lab.reports import compare, errors, readme, tsne
-from lab.reports.compared import study_contrasts
+from lab.reports.compared import has_effects, study_contrasts
 from lab.runs.recipes import STUDIES, Recipe, Study
 from lab.systems.peers import PEERS
 
@@ -84,7 +84,7 @@ def _recorded(study: Study, records_here: records.Runs) -> dict[str, Runs]:
     recorded: dict[str, Runs] = {}
     for key, recipe in study.recipes.items():
         runs = records_here.get(recipe.hash, {})
-        recorded[key] = {seed: runs[seed].history for seed in range(study.seeds) if seed in runs}
+        recorded[key] = {seed: runs[seed].history for seed in study.all_seeds if seed in runs}
     recorded = {key: runs for key, runs in recorded.items() if runs}
     several = [runs for runs in recorded.values() if len(runs) > 1]
     return {} if study.against and len(several) < 2 else recorded  # nothing to compare
@@ -110,8 +110,10 @@ def _summarize(name: str, recorded: Mapping[str, Runs]) -> dict[str, object]:
             "last": round(together.last, 4),
         }
     for key, (against, contrast) in study_contrasts(STUDIES[name], recorded).items():
-        compared.append({"recipe": key, "against": against} | _in_numbers(contrast))
-    return {"recipes": recipes, "contrasts": compared}
+        what = {"recipe": key, "against": against} if against else {"effect": key}
+        compared.append(what | _in_numbers(contrast))
+    factors = STUDIES[name].factors if has_effects(STUDIES[name], recorded) else None
+    return {"recipes": recipes, "factors": factors, "contrasts": compared}
 
 
 def _in_numbers(contrast: Contrast) -> dict[str, object]:
@@ -182,6 +184,8 @@ been tested. The frontier's size of 4,920 parameters was added when the five see
 
 *Step 1*, *step 2*, *dropout 0.05*, *whole convolutions* and *float32* are those older runs. All other rows are
 [planned](../PLAN.md), and change one thing of Step 3.""",
+    "chosen": """Held-out images, as in `choice`, and seeds 3 to 9. [The plan](../PLAN.md) says: if the interval of one of the two lies above
+zero here, Step 3 becomes that recipe.""",
     "rates": """*Falling 0.2* is Step 3, *constant 0.05* has the rate of Steps 1 and 2. *One cycle* rises to 0.2 and falls again, once per epoch.
 *At the end* is the last epoch alone.""",
     "small": """Held-out images, as in `choice`. *Narrow* is the network of `frontier`; *one mix* uses the same 1x1 weights in all of its last
@@ -223,7 +227,9 @@ def _table(name: str, recorded: Mapping[str, Runs]) -> str:
         rows = dict(
             sorted(rows.items(), key=lambda row: changes[row[0]][1].difference.mean if row[0] in changes else 0)
         )
-    return tables.markdown(titles, list(rows.values()))
+    text = tables.markdown(titles, list(rows.values()))
+    effects = [[key, *_cells(change)] for key, change in changes.items() if key not in rows]
+    return text + ("\n\n" + tables.markdown(["effect of", "points", "p", "says"], effects) if effects else "")
 
 
 def _share(together: statistics.OverSeeds) -> str:

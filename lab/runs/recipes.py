@@ -15,7 +15,7 @@ from torch import nn
 
 import models
 import utils
-from lab.evidence.records import LATER, recipe_hash
+from lab.evidence.records import LATER, Factors, recipe_hash
 from lab.runs import own
 from lab.runs.fingerprint import fingerprint
 
@@ -137,10 +137,11 @@ def _defaults(parameters: Mapping[str, inspect.Parameter]) -> Iterator[tuple[str
 
 @dataclass(frozen=True)
 class Study:
-    """A question, and the recipes by name that answer it, each run with the seeds 0 to `seeds - 1`.
+    """A question, and the recipes by name that answer it, each run with `seeds` seeds, `first` and those that follow.
 
     `against` says what each recipe is compared with, seed by seed: the recipe of that name, the one "above" it, or
-    nothing. If `keeps_runs`, each run also leaves its folder `runs/RECIPE/SEED/`, and resumes from it.
+    nothing. `factors` names two things that four of the recipes have in all combinations. If `keeps_runs`, each run also
+    leaves its folder `runs/RECIPE/SEED/`, and resumes from it.
     """
 
     question: str
@@ -148,6 +149,13 @@ class Study:
     recipes: Mapping[str, Recipe]
     against: str = ""
     keeps_runs: bool = False
+    first: int = 0
+    factors: Factors | None = None
+
+    @property
+    def all_seeds(self) -> range:
+        """The seeds that each recipe is run with."""
+        return range(self.first, self.first + self.seeds)
 
 
 STEP_1 = Recipe("Model_1")
@@ -302,6 +310,18 @@ STUDIES: dict[str, Study] = {
         },
         against="step3",
     ),
+    # the two that looked best, on seeds that did not choose them: does Step 3 change?
+    "chosen": Study(
+        "Is either of the two best rows of choice better than Step 3, on seeds that did not choose them?",
+        7,
+        {
+            "step3": _held_out(STEP_3),
+            "each_epoch": _held_out(STEP_3, step_size=1, gamma=0.72),
+            "gamma_0.2": _held_out(STEP_3, gamma=0.2),
+        },
+        against="step3",
+        first=3,
+    ),
     # Step 2's rate and Step 3's, constant and falling: which of the two does "schedule" on the ladder owe its gain to?
     "rates": Study(
         "Step 3 at two rates, constant and falling, and with one cycle: rate or schedule?",
@@ -314,6 +334,7 @@ STUDIES: dict[str, Study] = {
             "one_cycle": replace(STEP_3, schedule="one-cycle"),
         },
         against="falling_0.2",
+        factors=Factors("rate", "schedule", ("constant_0.05", "constant_0.2", "falling_0.05", "falling_0.2")),
     ),
     # searches without the test images; lab/PLAN.md says which of their recipes are then run on them
     "small": Study(

@@ -76,7 +76,7 @@ def run_study(
     check_jobs(jobs, backend, address)
     refuse_evidence(folder, "name a folder of your own, `study NAME --records FOLDER`")
     expect_folder(folder)
-    seeds = list(seeds) or list(range(study.seeds))
+    seeds = list(seeds) or list(study.all_seeds)
     # by path: a recipe that has two names in the study, or a seed that was given twice, is one run
     wanted = {
         record_path(recipe, seed, folder): (key, recipe, seed)
