@@ -92,7 +92,7 @@ def test_the_odds_are_those_of_the_recorded_shares(evidence):
     named = {name: row for row in rows for name in re.findall(r"`(\w+)`", row[1])}
     assert {"step3", "cosine", "8_epochs", "no_capacity", "4534_parameters"} <= named.keys()
     for name, row in named.items():
-        recorded = next(recipes[name] for recipes in summary.values() if name in recipes)
+        recorded = next(study["recipes"][name] for study in summary.values() if name in study["recipes"])
         share = recorded["consistent"] / recorded["seeds"]
         assert row[0] == f"{100 * share:.0f} %"
         assert row[2:5] == [f"{100 * chance:.1f}" for chance in (share**3, 5 * share**4 - 4 * share**5, share**5)]
