@@ -225,9 +225,11 @@ def _lines(card: Card) -> list[str]:
         f"parameters   {card.parameters:,}; the budget is fewer than {BUDGET:,}",
         f"epochs       {card.recipe.epochs}",
     ]
-    mistakes = sum(not finding.harmless for finding in card.look.warnings)
-    if mistakes:
-        lines.append(f"look         {mistakes} point{'s' * (mistakes > 1)} to look at before you train again")
+    mistakes, advice = len(card.look.of_kind("mistake")), len(card.look.of_kind("advice"))
+    found = [f"{mistakes} mistake{'s' * (mistakes > 1)} to mend"] * bool(mistakes)
+    found += [f"{advice} point{'s' * (advice > 1)} to look at"] * bool(advice)
+    if found:
+        lines.append(f"look         {' and '.join(found)} before you train again")
     lines += [f"consistent   {_consistent(card)}", "", seeds_table(card.runs)]
     lines += [
         f"seed {seed} stopped after epoch {trial.stopped}: it can no longer be consistent"
@@ -311,7 +313,7 @@ def _draw_frontier(axes: Axes, card: Card) -> None:
     epochs = f"its last {over} epochs" if over > 1 else "its only epoch"
     below = "\nthe star is off the axis, and stands at its lower edge" if mean < low else ""
     axes.set_title(f"{card.parameters:,} parameters, {mean:.2f} % over {epochs}{below}", fontsize=10)
-    axes.legend(loc="upper left" if mean < 99.2 else "lower right", fontsize=8)
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), fontsize=8)  # below the axes, where it covers nothing
 
 
 def _draw_mistakes(part: Any, mistakes: Mistakes) -> None:
