@@ -332,14 +332,13 @@ def test_the_card_counts_mistakes_and_advice_and_its_json_says_which_is_which():
     assert "look         2 points to look at before you train again\n" in str(advice)
 
 
-def test_the_legend_of_the_frontier_covers_nothing_of_a_collapsed_network():
+def test_the_legends_cover_nothing_of_a_collapsed_network():
     figure = card([1_135] * 15).figure()
     figure.draw_without_rendering()
-    frontier = next(axes for axes in figure.get_axes() if axes.get_xlabel() == "parameters")
-    legend, inside = frontier.get_legend().get_window_extent(), frontier.get_window_extent()
-    assert not legend.overlaps(inside) and legend.x0 >= 0 and legend.y0 >= 0
-    label = frontier.xaxis.get_label().get_window_extent()
-    assert not legend.overlaps(label)
+    for axes in figure.get_axes():
+        legend, label = axes.get_legend().get_window_extent(), axes.xaxis.get_label().get_window_extent()
+        assert not legend.overlaps(axes.get_window_extent()) and not legend.overlaps(label)
+        assert legend.x0 >= 0 and legend.y0 >= 0
 
 
 def test_the_card_names_the_fields_that_were_changed():

@@ -24,6 +24,11 @@ from lab.runs.recipes import Recipe
 from lab.systems import catalog
 
 SHOWN = 10  # mistakes in the picture
+BELOW: dict[str, Any] = {
+    "loc": "upper center",
+    "bbox_to_anchor": (0.5, -0.16),
+    "fontsize": 8,
+}  # legends cover nothing there
 
 
 @dataclass(frozen=True)
@@ -294,7 +299,7 @@ def _draw_curves(axes: Axes, card: Card) -> None:
     axes.set(xlabel="epoch", ylabel="test accuracy, percent")
     low, high = f"{min(ends):.2f}", f"{max(ends):.2f}"
     axes.set_title(f"It ends at {low if low == high else f'{low} to {high}'} %", fontsize=10)
-    axes.legend(loc="lower right", fontsize=8)
+    axes.legend(**BELOW)
 
 
 def _draw_frontier(axes: Axes, card: Card) -> None:
@@ -313,7 +318,7 @@ def _draw_frontier(axes: Axes, card: Card) -> None:
     epochs = f"its last {over} epochs" if over > 1 else "its only epoch"
     below = "\nthe star is off the axis, and stands at its lower edge" if mean < low else ""
     axes.set_title(f"{card.parameters:,} parameters, {mean:.2f} % over {epochs}{below}", fontsize=10)
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), fontsize=8)  # below the axes, where it covers nothing
+    axes.legend(**BELOW)
 
 
 def _draw_mistakes(part: Any, mistakes: Mistakes) -> None:
