@@ -952,7 +952,7 @@ def test_a_submission_without_runs_has_a_page_too(many):
     grade = Grade(Submission("a", trouble="net.py is not Python"), STEP_3, terms(), [])
     page = pages.student_page(grade, many)
     assert "net.py is not Python" in page and "Points: 0 of 100" in page and "data:image" not in page
-    assert "What was measured" not in page and "How it was trained" not in page
+    assert "What was measured" not in page and "How it is trained" not in page
 
 
 def test_what_a_process_says_of_its_network_is_read_or_left_out(many):
@@ -973,7 +973,7 @@ def test_only_mistakes_cost_points_and_the_page_shows_the_three_kinds_apart(many
     page = text_of(pages.student_page(mistaken, many))
     titles = [
         "Mistakes fc : <u>bad</u> (Step 1)",
-        "Advice, which costs no points too wide (Step 2)",
+        "Advice, which costs no points by itself too wide (Step 2)",
         "Good to know fine",
     ]
     assert [title for title in titles if title in page] == titles

@@ -41,7 +41,7 @@ TICKS = (10, 50, 80, 90, 95, 97, 98, 99, 99.2, 99.4, 99.6, 99.8)  # percent, in 
 NEAREST_TO_ALL = 0.05  # percent wrong; whoever has fewer is drawn there
 FINDINGS: dict[Kind, str] = {
     "mistake": "Mistakes",
-    "advice": "Advice, which costs no points",
+    "advice": "Advice, which costs no points by itself",
     "note": "Good to know",
 }
 
