@@ -1019,7 +1019,7 @@ def test_what_was_handed_in_twice_is_said(graded, tmp_path):
     assert "Graded: ada.ipynb, not ada.py." in said["ada"] and "Graded:" not in said["bob"]
     assert "1 other submission has the same code" in said["bob"] and "ada" not in said["bob"]
     assert "same code" not in said["cora"]
-    assert "The same code" in said["index"] and "layout and claims. ada, bob " in said["index"]
+    assert "The same code" in said["index"] and "layout, claims and unused imports. ada, bob " in said["index"]
     assert "ada.py is the second submission of 'ada': ada.ipynb was graded" in said["index"]
 
 

@@ -293,7 +293,10 @@ def without_words(source: bytes) -> bytes:
 
 
 def same_code(submissions: Iterable[Submission]) -> list[list[str]]:
-    """The names of submissions whose code is the same but for comments, docstrings, layout and claims: one list per group."""
+    """The names of submissions whose code is the same but for comments, docstrings, layout, claims and unused imports.
+
+    One list per group.
+    """
     groups: dict[tuple[tuple[str, str], ...], list[str]] = {}
     for one in submissions:
         with contextlib.suppress(RecursionError):  # nested so deep that nobody else's is the same
@@ -303,7 +306,7 @@ def same_code(submissions: Iterable[Submission]) -> list[list[str]]:
 
 
 def _structure(tree: ast.Module) -> str:
-    """A module's code without docstrings and claims, and with each import that it uses once: what the network does."""
+    """A module's code without docstrings and claims, with each import that it uses once: what the network does."""
     used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
     imports, rest = set(), []
     for node in tree.body:
