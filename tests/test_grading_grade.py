@@ -136,7 +136,7 @@ def test_files_folders_and_notebooks_are_submissions_and_all_else_is_named(tmp_p
     (tmp_path / "bert").mkdir()
     (tmp_path / "bert" / "net.py").write_text(NET)
     (tmp_path / "bert" / "parts.py").write_text("x = 1")
-    (tmp_path / "bert" / "recipe.yaml").write_text("epochs: 8\nclaims: {consistent: 3}\n")
+    (tmp_path / "bert" / "recipe.yaml").write_text("train_params: {epochs: 8}\nclaims: {consistent: 3}\n")
     (tmp_path / "cora.ipynb").write_text(
         notebook(("%pip install x\nimport torch", []), (NET, ["submission"]), ("RECIPE = {'epochs': 9}", ["recipe"]))
     )

@@ -163,6 +163,7 @@ def _read_folder(name: str, path: Path) -> Submission:
             read_bytes(path / "recipe.yaml", config.MOST_BYTES)  # no link, and not too large
             recipe = config.read_yaml(path / "recipe.yaml")
         claims = recipe.pop("claims", None) or _assigned(_parse(code["net.py"], "net.py"), "CLAIM")
+        recipe = config.flat(recipe, "recipe.yaml")
         return _checked(name, code, recipe, claims)
     except (OSError, ValueError) as error:
         return Submission(name, trouble=_in_words(error).replace(f"{path}/", ""))
