@@ -234,7 +234,10 @@ def judge(
         from lab.runs import own
 
         found = own.find(network)
-        print(look(found.make, found.name))
+        seen = look(found.make, found.name)
+        print(seen)
+        if seen.errors:
+            sys.exit(1)
         return
     from lab.judging import judge as judging
 

@@ -1,12 +1,21 @@
 """A class graded: what counts as a submission, what runs, what is held against it, points, and pages."""
 
 import ast
+import contextlib
 import csv
+import html
+import inspect
 import io
 import json
 import math
 import os
+import re
+import signal
 import stat
+import subprocess
+import sys
+import threading
+import time
 import zipfile
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -14,18 +23,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from browser import NO_BROWSER, launch
 from helpers import command, leftovers
 from histories import seeds as made_up_runs
+from playwright.sync_api import sync_playwright
 from scipy.stats import ttest_ind
 
 import utils
+from lab import __main__ as main
 from lab.grading import checks, marks, pages, rubric, submissions, worker
 from lab.grading import grade as grading
 from lab.grading.harness import Failure, Harness, Result
 from lab.grading.marks import Grade, Terms
 from lab.grading.sandbox import Limits, Outcome
 from lab.grading.submissions import Submission
-from lab.grading.tells import tells
+from lab.grading.tells import in_short, tells
+from lab.grading.wording import changes, in_one_line, in_words
 from lab.judging.card import Card
 from lab.judging.look import Look
 from lab.judging.trial import Trial
@@ -42,6 +55,7 @@ class Net(Model_2):
     def __init__(self):
         super().__init__((4, 4, 6), capacity=0, dropout=0.1)
 """
+ROOT = Path(utils.__file__).parent
 SHORT = "epochs: 1\nplain_epochs: 0\naugmentation: {}\n"
 
 
@@ -122,7 +136,7 @@ def test_files_folders_and_notebooks_are_submissions_and_all_else_is_named(tmp_p
     (tmp_path / "bert").mkdir()
     (tmp_path / "bert" / "net.py").write_text(NET)
     (tmp_path / "bert" / "parts.py").write_text("x = 1")
-    (tmp_path / "bert" / "recipe.yaml").write_text("epochs: 8\nclaims: {consistent: 3}\n")
+    (tmp_path / "bert" / "recipe.yaml").write_text("train_params: {epochs: 8}\nclaims: {consistent: 3}\n")
     (tmp_path / "cora.ipynb").write_text(
         notebook(("%pip install x\nimport torch", []), (NET, ["submission"]), ("RECIPE = {'epochs': 9}", ["recipe"]))
     )
@@ -137,7 +151,26 @@ def test_files_folders_and_notebooks_are_submissions_and_all_else_is_named(tmp_p
     assert found["cora"].recipe == {"epochs": 9}
     assert b"class Net" in found["cora"].code["net.py"] and b"%pip" not in found["cora"].code["net.py"]
     assert set(skipped) == {"notes.txt", "Index.py", "anna.py"}
-    assert "index.html" in skipped["Index.py"] and "second submission" in skipped["anna.py"]
+    assert "index.html" in skipped["Index.py"]
+    assert skipped["anna.py"] == "is the second submission of 'anna': anna.ipynb was graded; leave one"
+    assert (found["anna"].entry, found["anna"].left_out) == ("anna.ipynb", ("anna.py",))
+    assert (found["bert"].entry, found["bert"].left_out) == ("bert/", ())
+
+
+def test_submissions_with_the_same_code_are_grouped_whatever_they_are_called(tmp_path):
+    (tmp_path / "anna.py").write_text(NET)
+    (tmp_path / "bert").mkdir()
+    commented = NET.replace("(4, 4, 6)", "(4,  4,  # widths\n 6)").replace(
+        "class Net(Model_2):", 'class Net(Model_2):\n    """Mine."""'
+    )
+    (tmp_path / "bert" / "net.py").write_text(f'"""By Bert."""\n{commented}\nCLAIM = {{"mean": 99}}\n')
+    (tmp_path / "cora.ipynb").write_text(notebook((NET, ["submission"])))
+    (tmp_path / "dan.py").write_text(NET.replace("6)", "8)"))
+    (tmp_path / "eva.py").write_text("class Net(:")
+    (tmp_path / "finn.py").write_text("class Net(:")
+    deep = f"x = {'-' * 400}1\n"
+    (tmp_path / "gus.py").write_text(deep)
+    assert submissions.same_code(submissions.read(tmp_path)[0]) == [["anna", "bert", "cora"]]
 
 
 def test_links_out_of_the_folder_are_not_followed(tmp_path):
@@ -360,7 +393,7 @@ def test_a_network_that_knows_the_answers_runs_only_where_it_is_trusted_and_is_f
     )
     (refused,) = why(graded({"table": source})["table"])
     assert "its network cannot be run without its code" in refused and "--trust table" in refused
-    grade = graded({"table": source}, trust="anna, table")["table"]
+    grade = graded({"table": source}, trust=" table,")["table"]
     assert why(grade) == ["before training it is right on 100.0 % of the test images: it knows them from elsewhere"]
     assert grade.results[0].test_correct == [200]
 
@@ -393,6 +426,18 @@ def test_what_few_networks_need_is_listed():
     assert tells({"net.py": NET.encode(), "utils.py": b""}) == [
         "utils.py has the name of a module that is not the student's"
     ]
+    reads = b'"""The labels."""\nfrom torchvision import datasets\nimport os\nopen("x/train-labels-idx1-ubyte")\n'
+    assert tells({"net.py": reads}) == [
+        "line 2 of net.py uses datasets, where labels may be",
+        "line 3 of net.py imports os",
+        "line 4 of net.py calls open",
+        "line 4 of net.py names 'x/train-labels-idx1-ubyte', where labels may be",
+    ]
+    assert in_short({"net.py": reads}) == (
+        "line 2 of net.py uses datasets, where labels may be; "
+        "line 4 of net.py names 'x/train-labels-idx1-ubyte', where labels may be; line 3 of net.py imports os; and 1 more"
+    )
+    assert in_short({"net.py": NET.encode()}) == in_short({}) == ""
     many = b"".join(b"import os%d\n" % number for number in range(20))
     assert len(tells({"net.py": many})) == 13 and tells({"net.py": many})[-1] == "and 8 more"
 
@@ -559,7 +604,8 @@ def test_a_run_that_was_stopped_is_repeated_with_more_time_only(graded):
             self.phases.append(arguments[2])
             return Outcome(None, f"stopped: it ran for more than {limits.seconds:,.0f} seconds", "", limits.seconds)
 
-    assert why(graded({"a": NET}, sandbox=Stops())["a"]) == ["stopped: it ran for more than 900 seconds"]
+    (said,) = why(graded({"a": NET}, sandbox=Stops())["a"])
+    assert said == "stopped: it ran for more than 60 seconds while the network was built and tried out"
     sandbox = Stops()
     graded({}, sandbox=sandbox)
     assert sandbox.phases == []
@@ -576,6 +622,133 @@ def test_the_sample_gives_no_verdict_and_no_points(graded, tmp_path):
     for page in ("a", "index"):
         assert "5,000-image sample" in (tmp_path / "out" / f"{page}.html").read_text()
     assert "not judged" in grading.as_table([grade])
+
+
+def test_the_readme_says_what_is_so():
+    readme = (ROOT / "lab" / "judging" / "README.md").read_text()
+    taken = {name for command in (main.judge, main.grade) for name in inspect.signature(command).parameters}
+    assert set(re.findall(r"--(\w+)", readme)) <= taken | {"help"}
+    tree = ast.parse((ROOT / "tests" / "verify_cheats.py").read_text())
+    (cheats,) = (node.value for node in tree.body if isinstance(node, ast.Assign) and node.targets[0].id == "CHEATS")
+    assert len(cheats.keys) == 80 and "has eighty attempts" in readme
+    for epochs in (utils.LAST_EPOCHS, utils.MOST_EPOCHS):
+        submissions.check_recipe(replace(STEP_3, epochs=epochs, plain_epochs=0), at_least=utils.LAST_EPOCHS)
+    assert f"It may ask for {utils.LAST_EPOCHS} to {utils.MOST_EPOCHS} epochs" in readme
+
+
+def test_each_phase_has_its_limit_and_is_named_where_it_is_stopped(graded):
+    class StopsLater(InThisProcess):
+        stops_in = ""
+
+        def run(self, arguments, folder, reads, limits):
+            seconds[arguments[2]] = limits.seconds
+            if arguments[2] == self.stops_in:
+                return Outcome(None, "stopped: it used more than 4,000 MiB of memory", "", 0.0)
+            return super().run(arguments, folder, reads, limits)
+
+    expected = {
+        "record": "while the network was built and tried out",
+        "train": "while the network was trained",
+        "predict": "while the network answered the test images",
+    }
+    for number, (phase, doing) in enumerate(expected.items()):
+        seconds: dict[str, float] = {}
+        sandbox = StopsLater()
+        sandbox.stops_in = phase
+        grade = graded({"a": NET + f"# {number}\n"}, sandbox=sandbox, minutes=30)["a"]
+        assert why(grade) == [f"stopped: it used more than 4,000 MiB of memory {doing}"]
+    assert seconds["record"] == 120 and seconds["train"] > 1_700
+
+
+CRASHES = """
+from torch import nn
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        try:
+            self.build()
+        except KeyError as error:
+            raise OSError(__file__) from error
+    def build(self):
+        print(__file__)
+        return {}["missing"]
+"""
+
+
+def test_a_failed_page_shows_the_students_lines_and_no_others(graded, tmp_path):
+    class Captures(InThisProcess):
+        def run(self, arguments, folder, reads, limits):
+            said = io.StringIO()
+            with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+                outcome = super().run(arguments, folder, reads, limits)
+            return outcome._replace(output=said.getvalue())
+
+    grade = graded({"a": CRASHES}, sandbox=Captures(), draw=True)["a"]
+    assert why(grade) == ["OSError: net.py (net.py, line 9)"]
+    output = grade.results[0].output
+    assert output.startswith("net.py\nTraceback (most recent call last):\n")
+    assert output.count('File "net.py", line') == output.count("File ") == 3
+    assert 'File "net.py", line 12, in build\n    return {}["missing"]' in output
+    assert "KeyError: 'missing'" in output and output.endswith("OSError: net.py\n")
+    page = html.unescape((tmp_path / "out" / "a.html").read_text())
+    assert output in page and str(tmp_path) not in page and "worker.py" not in page
+
+
+def test_another_rubric_gives_other_points_without_training(graded, tmp_path):
+    graded({"a": NET})
+    (tmp_path / "other.yaml").write_text("items: [{name: small, measure: parameters, at_most: 9000, points: 7}]")
+    sandbox = InThisProcess()
+    grade = graded({}, sandbox=sandbox, rubric_file=tmp_path / "other.yaml")["a"]
+    assert sandbox.phases == [] and grade.terms.rubric.most == 7
+
+
+def test_one_interrupt_is_one_sentence_and_the_command_goes_on_later(sample, tmp_path):
+    """A process of its own: as a terminal, it gets the signal, and what it runs in sandboxes does not."""
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.py").write_text(NET + "import time\ntime.sleep(1000)\n")
+    arguments = ["grade", "in", "--seeds", "1", "--jobs", "2", "--out", "out"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "SESSION7_DATASET": "sample", "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        [sys.executable, "-c", f"{DEFAULT_SIGINT}; {MAIN}", *arguments],
+        cwd=tmp_path,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    end = time.monotonic() + 60
+    while not list((tmp_path / "out").glob("unfinished*/run*/record/*")) and time.monotonic() < end:
+        time.sleep(0.1)
+    time.sleep(1)
+    process.send_signal(signal.SIGINT)
+    said = process.communicate(timeout=30)[1]
+    assert process.returncode == 1
+    assert "Traceback" not in said and "Error" not in said
+    assert said.splitlines()[-1] == "interrupted: finished work is kept, and the same command resumes"
+    assert leftovers(tmp_path) == []
+
+
+def test_an_interrupt_is_heard_at_once_wherever_it_arrives(graded, monkeypatch):
+    """Of several threads, any may get the signal; Python's own handler raises once the main thread goes on."""
+    over = threading.Event()
+
+    def is_interrupted(*_):
+        signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+        over.wait(20)
+        raise AssertionError("nobody heard it")
+
+    monkeypatch.setattr(Harness, "run", is_interrupted)
+    before, began = signal.getsignal(signal.SIGINT), time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        graded({"a": NET})
+    assert time.monotonic() - began < 10 and signal.getsignal(signal.SIGINT) == before
+    over.set()
+
+
+MAIN = "import sys; sys.argv[0] = 'lab'; from lab.__main__ import main; main()"
+DEFAULT_SIGINT = (
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"  # a background shell ignores it
+)
 
 
 @pytest.mark.slow
@@ -602,7 +775,9 @@ def test_two_submissions_in_a_real_sandbox(few, tmp_path, monkeypatch, capsys):
         (["in", "--seeds", "0"], "seeds is 0"),
         (["in", "--out", "in"], "in is no folder for grades"),
         (["one", "--recipe", "step4"], "there is no recipe 'step4', the nearest is"),
-        (["one", "--rubric", "none.yaml"], "there is no file none.yaml"),
+        (["one", "--rubric", "none.yaml"], "there is no file none.yaml, expected YAML with the items of a rubric"),
+        (["one", "--trust", "b, a"], "--trust names 'b', which is no submission\n"),
+        (["one", "--trust", "anna"], "--trust names 'anna', which is no submission, the nearest is 'anne'"),
         (["one", "--jobs", "0"], "jobs 0"),
     ],
 )
@@ -611,6 +786,7 @@ def test_bad_arguments_are_one_sentence(tmp_path, monkeypatch, capsys, arguments
     Path("in").mkdir()
     Path("one").mkdir()
     Path("one/a.py").write_text(NET)
+    Path("one/anne.py").write_text(NET)
     assert command(monkeypatch, "grade", *arguments) == 2
     said = capsys.readouterr().err
     assert complaint in said and said.count("\n") == 1
@@ -624,7 +800,7 @@ def test_bad_arguments_are_one_sentence(tmp_path, monkeypatch, capsys, arguments
 def test_the_default_rubric_gives_a_hundred_points():
     by_default = rubric.read()
     assert by_default.most == 100 and by_default.budget == 7_999
-    everything = {"parameters": 7_750, "consistent": 1.0, "mean": 99.5, "worst": 99.4, "difference": 0.0, "warnings": 0}
+    everything = {"parameters": 7_750, "consistent": 1.0, "mean": 99.5, "worst": 99.4, "difference": 0.0, "mistakes": 0}
     assert sum(item.given for item in rubric.points(by_default, everything)) == 100
     some = everything | {"parameters": 8_000, "consistent": 2 / 3, "mean": 99.35}
     assert sum(item.given for item in rubric.points(by_default, some)) == pytest.approx(40 * 2 / 3 + 10 + 10 + 10)
@@ -640,14 +816,22 @@ def test_the_default_rubric_gives_a_hundred_points():
         ("items: [{name: a, measure: beauty, points: 3}]", "items.1.measure: Input should be 'parameters'"),
         ("items: [{name: a, measure: mean, points: -3, at_least: 1}]", "items.1.points: Input should be greater"),
         ("points: 3", "Field required"),
+        ("", "is empty, expected a rubric, such as rubric.yaml"),
+        ("[1", "is not YAML that is read here, expected a rubric, such as rubric.yaml: "),
+        ("- 1", "has a list, expected a rubric, such as rubric.yaml"),
+        ("#" * 200_000, "is larger than 100,000 bytes, expected a rubric, such as rubric.yaml"),
+        (None, "there is no file "),
     ],
 )
 def test_a_bad_rubric_is_one_sentence(tmp_path, content, complaint):
     path = tmp_path / "rubric.yaml"
-    path.write_text(content)
+    if content is not None:
+        path.write_text(content)
     with pytest.raises(ValueError, match="^[^\n]*$") as caught:
         rubric.read(path)
-    assert str(path) in str(caught.value) and complaint in str(caught.value)
+    said = str(caught.value)
+    assert str(path) in said and complaint in said
+    assert "rubric" in said.replace(str(path), "") and "recipe" not in said
 
 
 STEP_3_RUNS = made_up_runs([9_950] * 5, [9_955] * 5, [9_945] * 5, [9_950] * 5)
@@ -693,8 +877,9 @@ LOOK = {
         "capacity_layer": True,
     },
     "warnings": [
-        {"rule": "x", "what": "<u>bad</u>", "where": "fc", "section": "Step 1", "harmless": False},
-        {"rule": "y", "what": "fine", "where": "", "section": "", "harmless": True},
+        {"rule": "x", "what": "<u>bad</u>", "where": "fc", "section": "Step 1", "kind": "mistake"},
+        {"rule": "z", "what": "too wide", "where": "", "section": "Step 2", "kind": "advice"},
+        {"rule": "y", "what": "fine", "where": "", "section": "", "kind": "note"},
     ],
 }
 
@@ -767,6 +952,7 @@ def test_a_submission_without_runs_has_a_page_too(many):
     grade = Grade(Submission("a", trouble="net.py is not Python"), STEP_3, terms(), [])
     page = pages.student_page(grade, many)
     assert "net.py is not Python" in page and "Points: 0 of 100" in page and "data:image" not in page
+    assert "What was measured" not in page and "How it is trained" not in page
 
 
 def test_what_a_process_says_of_its_network_is_read_or_left_out(many):
@@ -776,16 +962,113 @@ def test_what_a_process_says_of_its_network_is_read_or_left_out(many):
     assert [warned.what for warned in made_up_grade().mistakes] == ["<u>bad</u>"]
 
 
+def test_only_mistakes_cost_points_and_the_page_shows_the_three_kinds_apart(many):
+    def looking_at(*kinds):
+        return LOOK | {"warnings": [one for one in LOOK["warnings"] if one["kind"] in kinds]}
+
+    mistaken = made_up_grade(correct=(9_950, 9_950))
+    advised = made_up_grade(correct=(9_950, 9_950), look=looking_at("advice", "note"))
+    assert (mistaken.total, advised.total) == (90, 100)
+    assert made_up_grade(correct=(9_950, 9_950), look={"table": "x"}).total == 90  # what cannot be read gives nothing
+    page = text_of(pages.student_page(mistaken, many))
+    titles = [
+        "Mistakes fc : <u>bad</u> (Step 1)",
+        "Advice, which costs no points by itself too wide (Step 2)",
+        "Good to know fine",
+    ]
+    assert [title for title in titles if title in page] == titles
+    page = text_of(pages.student_page(made_up_grade(look=looking_at("note"), correct=(0, 0)), many))
+    assert "Good to know fine" in page and "Mistakes" not in page and "Advice" not in page
+
+
+def text_of(page):
+    """A page's text, without tags."""
+    return " ".join(html.unescape(re.sub("<[^>]*>", " ", page)).split())
+
+
+def test_pages_and_table_say_how_a_network_was_trained(many):
+    own = replace(STEP_3, learning_rate=0.05, augmentation={}, epochs=9)
+    assert in_one_line(changes(own, STEP_3)) == "augmentation none; epochs 9; learning_rate 0.05"
+    assert changes(replace(STEP_3, network="Model_1", switches={}), STEP_3) == []
+    usual, grade = made_up_grade("usual"), made_up_grade("own")
+    grade.recipe = own
+    assert usual.cells()["recipe"] == "the class's" and grade.cells()["recipe"] == in_one_line(changes(own, STEP_3))
+    words = (
+        "15 epochs of nesterov in batches of 128; a learning rate of 0.2, multiplied by 0.1 after every 5 epochs; weight decay "
+        "0.0005; augmentation by rotation 10, shift 0.1, scale 0.1, shear 5, warp 0.04, not in the last 5 epochs"
+    )
+    assert in_words(STEP_3) == words
+    assert in_words(replace(own, epochs=1, schedule="cosine", weight_decay=0)) == (
+        "1 epoch of nesterov in batches of 128; a learning rate of 0.05, which falls along a cosine; no augmentation"
+    )
+    for page in (pages.class_page([usual, grade], []), pages.student_page(grade, many)):
+        assert words in text_of(page)
+    assert "learning_rate 0.05 0.2" in text_of(pages.student_page(grade, many))
+    assert "but for what" not in text_of(pages.student_page(usual, many))
+    assert "learning_rate 0.05" in text_of(pages.class_page([usual, grade], []))
+
+
+def test_what_was_handed_in_twice_is_said(graded, tmp_path):
+    (tmp_path / "submissions").mkdir()
+    (tmp_path / "submissions" / "ada.ipynb").write_text(notebook((NET, ["submission"])))
+    grades = graded({"ada": NET, "bob": NET + "# mine\n", "cora": NET.replace("6)", "8)")}, draw=True)
+    rows = {row["name"]: row for row in csv.DictReader(io.StringIO((tmp_path / "out" / "grades.csv").read_text()))}
+    assert [rows[name]["graded from"] for name in rows] == ["ada.ipynb, not ada.py", "bob.py", "cora.py"]
+    assert [rows[name]["same code as"] for name in rows] == ["bob", "ada", ""]
+    said = {name: text_of((tmp_path / "out" / f"{name}.html").read_text()) for name in (*grades, "index")}
+    assert "Graded: ada.ipynb, not ada.py." in said["ada"] and "Graded:" not in said["bob"]
+    assert "1 other submission has the same code" in said["bob"] and "ada" not in said["bob"]
+    assert "same code" not in said["cora"]
+    assert "The same code" in said["index"] and "layout, claims and unused imports. ada, bob " in said["index"]
+    assert "ada.py is the second submission of 'ada': ada.ipynb was graded" in said["index"]
+
+
+def test_who_looks_for_labels_is_marked_in_the_table_and_on_the_class_page():
+    grade = made_up_grade()
+    reads = replace(grade.submission, code={"net.py": b"import os\nx = open('mnist_5k.csv')"})
+    marked = replace(grade, submission=reads)
+    assert marked.cells()["code to read"].startswith("line 2 of net.py names 'mnist_5k.csv', where labels may be; ")
+    page = pages.class_page([marked, made_up_grade("b")], [])
+    assert page.count('<td class="note">line 2 of net.py names &#39;mnist_5k.csv&#39;, where labels may be') == 1
+
+
 def test_the_class_page_lists_all_and_draws_them():
     grades = [made_up_grade("anna"), made_up_grade("<b>", correct=(1_135, 1_135)), made_up_grade("x", correct=(0, 0))]
     page = pages.class_page(grades, [submissions.Skipped("<i>.txt", "is nothing")])
     assert 'href="anna.html"' in page and 'href="%3Cb%3E.html"' in page and "&lt;i&gt;.txt is nothing" in page
     assert "<b>" not in page and "<i>." not in page and page.count("data:image/png;base64,") == 1
-    figure = pages.draw_class(grades[:2])
+    titles = re.findall('<th scope="col"[^>]*>([^<]*)</th>', page)
+    assert titles[:2] == ["name", "points"] and titles[-3:] == ["low", "high", "isolation"]
+    figure = pages.draw_class(grades[:2], 3)
+    assert figure.axes[0].get_title() == "2 of 3 submissions were trained to the end"
     marked = [
-        line.get_marker() for line in figure.axes[0].lines if line.get_marker() in "ov" and len(line.get_xdata()) == 1
+        line.get_ydata()[0] for line in figure.axes[0].lines if line.get_zorder() == 5 and len(line.get_xdata()) == 1
     ]
-    assert marked == ["o", "v"]
+    assert marked == pytest.approx([99.55, 11.35])
+
+
+@pytest.mark.parametrize("dataset", ["MNIST", utils.SAMPLE])
+def test_names_in_the_picture_of_a_class_cover_nothing(dataset):
+    places = np.random.default_rng(0)
+    grades = []
+    for number in range(30):
+        best = int(places.integers(9_850, 9_955)) if number > 4 else int(places.integers(1_000, 9_800))
+        size = int(places.choice([784, 6_170, 7_750, 7_850, 25_000], p=[0.1, 0.3, 0.3, 0.2, 0.1]))
+        grades.append(made_up_grade(f"student {number}", (best, best + 5), parameters=size, dataset=dataset))
+    figure = pages.draw_class(grades, 35)
+    figure.draw_without_rendering()
+    (axes,) = figure.axes
+    inside = axes.get_window_extent()
+    names = [text for text in axes.texts if text.get_text().startswith("student")]
+    boxes = [text.get_window_extent() for text in names]
+    marks = [axes.transData.transform(text.xy) for text in names]
+    assert len(boxes) == 30
+    for i, box in enumerate(boxes):
+        assert not box.count_overlaps(boxes[:i])
+        assert not any(box.contains(*mark) for mark in marks)
+        assert inside.x0 <= box.x0 and box.x1 <= inside.x1 and inside.y0 <= box.y0 and box.y1 <= inside.y1
+    heights = sorted(y for _, y in marks)
+    assert heights[-1] - heights[0] > 0.6 * inside.height  # no empty half
 
 
 def test_ablations_that_disagree_are_named_and_those_that_agree_are_not():
@@ -811,3 +1094,41 @@ def test_the_recorded_runs_are_those_of_the_class_s_recipe_where_there_are_such(
     runs, called, alike = grading.step3_with(replace(STEP_3, epochs=8, step_size=3, plain_epochs=2))
     assert len(runs) >= 10 and "this recipe, 8 epochs" in called and alike
     assert grading.step3_with(replace(STEP_3, epochs=7))[1:] == (grading.step3_with(STEP_3)[1], False)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_playwright() as playwright:
+        browser, _ = launch(playwright) or pytest.skip(NO_BROWSER)
+        yield browser
+        browser.close()
+
+
+def long_grade():
+    """Long words wherever a page has words of a student's."""
+    word = "a_very_long_name_without_any_space_" * 6
+    look = json.loads(json.dumps(LOOK).replace("fc", word).replace("Conv2d", word).replace("bad", word))
+    grade = made_up_grade("anna", failures=[Failure("run", f"OSError: {word}")], look=look, claims={"mean": 99.9})
+    grade.recipe = replace(STEP_3, learning_rate=0.05, augmentation={"rotation": 8.5, "shift": 0.06, "scale": 0.08})
+    code = f"import {word}\nx = open('mnist_5k.csv')"
+    return replace(grade, submission=replace(grade.submission, code={"net.py": code.encode()}), same_code=(word,))
+
+
+@pytest.mark.parametrize("width", [400, 1_000])
+def test_a_page_is_no_wider_than_the_screen_and_the_points_are_in_sight(browser, many, tmp_path, width):
+    grades = [long_grade(), made_up_grade("b", failures=[Failure("run", "the loss is not finite")])]
+    skipped = [submissions.Skipped("a" * 90, "is nothing")]
+    (tmp_path / "index.html").write_text(pages.class_page(grades, skipped))
+    (tmp_path / "anna.html").write_text(pages.student_page(grades[0], many))
+    context = browser.new_context(viewport={"width": width, "height": 800})
+    for name in ("index", "anna"):
+        page = context.new_page()
+        page.goto((tmp_path / f"{name}.html").as_uri())
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        for image in page.locator("img").all():
+            assert image.bounding_box()["width"] <= width
+    index = context.pages[0]
+    place = index.locator("th", has_text=re.compile("^points$")).bounding_box()
+    assert place["x"] + place["width"] < width
+    assert index.evaluate("(box => box.scrollWidth > box.clientWidth)(document.querySelector('.wide'))")
+    context.close()

@@ -17,6 +17,7 @@ from lab import judge as judge_function
 from lab.evidence import records
 from lab.evidence.records import Tested
 from lab.judging import judge, trial
+from lab.judging.advice import Finding
 from lab.judging.card import Card
 from lab.judging.judge import recipe_for, seeds_from
 from lab.judging.look import look
@@ -119,6 +120,14 @@ def test_without_training_it_answers_without_the_rest_of_the_lab(here):
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
     assert said.returncode == 0, said.stderr
     assert "mynet.py:net" in said.stdout and "7,850, fewer than 8,000: yes" in said.stdout
+
+
+def test_a_look_at_what_cannot_be_trained_ends_with_status_1(here, monkeypatch, capsys):
+    (here / "wrong.py").write_text("from torch import nn\nclass Net(nn.Flatten): pass\nclass Fine(nn.Linear): pass\n")
+    assert command(monkeypatch, "judge", "wrong.py:Net") == 1
+    said = capsys.readouterr()
+    assert "It cannot be trained:\n- " in said.out and said.err == ""
+    assert command(monkeypatch, "judge", "Model_1") == 0
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -310,6 +319,26 @@ def test_a_seed_that_learned_nothing_comes_first_in_the_advice():
     )
     plain = replace(lost, look=judge.look_at(replace(STEP_1, switches={"batch_norm": False})))
     assert "Put batch norm after each convolution, or lower learning_rate" in next_of(plain)
+
+
+def test_the_card_counts_mistakes_and_advice_and_its_json_says_which_is_which():
+    assert "\nlook " not in str(card(GOOD))
+    one = card(GOOD)
+    findings = [Finding("a", "A.", "", ""), Finding("b", "B.", "", "", "advice"), Finding("c", "C.", "", "", "note")]
+    both = replace(one, look=replace(one.look, warnings=findings))
+    assert "look         1 mistake to mend and 1 point to look at before you train again\n" in str(both)
+    assert [found["kind"] for found in both.as_dict()["look"]["warnings"]] == ["mistake", "advice", "note"]
+    advice = replace(one, look=replace(one.look, warnings=findings[1:2] * 2))
+    assert "look         2 points to look at before you train again\n" in str(advice)
+
+
+def test_the_legends_cover_nothing_of_a_collapsed_network():
+    figure = card([1_135] * 15).figure()
+    figure.draw_without_rendering()
+    for axes in figure.get_axes():
+        legend, label = axes.get_legend().get_window_extent(), axes.xaxis.get_label().get_window_extent()
+        assert not legend.overlaps(axes.get_window_extent()) and not legend.overlaps(label)
+        assert legend.x0 >= 0 and legend.y0 >= 0
 
 
 def test_the_card_names_the_fields_that_were_changed():

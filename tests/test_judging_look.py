@@ -17,6 +17,7 @@ from torch import nn
 
 import models
 from lab.judging import advice
+from lab.judging.advice import Finding
 from lab.judging.look import look
 from lab.runs import networks, own
 from models import Model_1, Model_2
@@ -26,11 +27,15 @@ ROOM = ROOT / "lab" / "judging"
 
 
 @cache
-def found(make) -> dict[str, str]:
-    """For each rule that finds something: what it says, and where."""
+def findings_of(make) -> list[Finding]:
     seen = look(make, "Net")
     assert seen.errors == []
-    return {finding.rule: f"{finding.where}: {finding.what}" for finding in seen.warnings}
+    return seen.warnings
+
+
+def found(make) -> dict[str, str]:
+    """For each rule that finds something: what it says, and where."""
+    return {finding.rule: f"{finding.where}: {finding.what}" for finding in findings_of(make)}
 
 
 def network_of(forward, **layers: nn.Module) -> nn.Module:
@@ -428,6 +433,12 @@ def log_softmax_without_dim(self, x):
     return F.log_softmax(self.fc(self.body(x).mean((2, 3))))
 
 
+def early() -> nn.Module:
+    """A network that pools at once, and sees little."""
+    layers = (nn.Conv2d(1, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.MaxPool2d(2), nn.AdaptiveAvgPool2d(1))
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(6, 10))
+
+
 ONE = sound()  # a network that was built before
 
 MISTAKES = [
@@ -511,7 +522,7 @@ MISTAKES = [
     ("one_image", lambda: drops(squeezes), lambda: drops(flattens), "the shape (10,), expected (1, 10). squeeze()"),
     ("remembers", lambda: counts(only_in_training=False), lambda: counts(only_in_training=True), "seen: "),
     ("nan", lambda: drops(takes_the_log), sound, "returns NaN"),
-    ("nan", lambda: drops(takes_a_root), sound, "Gradients are NaN"),
+    ("nan", lambda: drops(takes_a_root), sound, "Gradients of the loss are NaN"),
     ("same_for_all", lambda: drops(loses_the_image), sound, "the same logits"),
     ("fading", deep, lambda: deep(nn.BatchNorm2d(8)), "less than 0.1% of their size"),
     ("seed", lambda: ONE, sound, "hand over its class"),
@@ -536,20 +547,104 @@ def test_a_mistake_is_found_where_it_is_and_only_there(rule, bad, good, says):
     assert rule not in found(good)
 
 
-def test_every_rule_is_provoked_and_names_a_section_that_the_notebooks_have():
-    source = (ROOM / "advice.py").read_text()
-    rules = set(re.findall(r'Finding\(\s*"(\w+)"', source))
-    assert rules == {rule for rule, *_ in MISTAKES} | {"not_applied"}
-    headings = set()
+# Each rule's kind, and a word that its finding and the section that it names have in common
+RULES = {
+    "nan": ("mistake", "loss"),
+    "same_for_all": ("mistake", "same logits"),
+    "softmax_over_batch": ("mistake", "logits"),
+    "softmax": ("mistake", "cross-entropy"),
+    "activation_last": ("mistake", "logits"),
+    "dropout_last": ("mistake", "dropout"),
+    "no_activation": ("mistake", "layer"),
+    "never_runs": ("mistake", "layer"),
+    "no_gradient": ("mistake", "gradient"),
+    "not_registered": ("mistake", "weights"),
+    "dropout_in_evaluation": ("mistake", "dropout"),
+    "unsteady": ("mistake", "evaluation mode"),
+    "batch_decides": ("mistake", "evaluation mode"),
+    "remembers": ("mistake", "evaluation mode"),
+    "one_image": ("mistake", "batch"),
+    "seed": ("mistake", "seed"),
+    "twins": ("mistake", "weights"),
+    "shared_batch_norm": ("mistake", "batch norm"),
+    "batch_norm_last": ("mistake", "batch norm"),
+    "budget": ("advice", "budget"),
+    "fading": ("advice", "batch norm"),
+    "no_batch_norm": ("advice", "batch norm"),
+    "field": ("advice", "pixels"),
+    "early_pooling": ("advice", "stroke"),
+    "empty_kernel": ("advice", "kernel"),
+    "one_layer": ("advice", "parameters"),
+    "bias": ("advice", "batch norm"),
+    "python_warns": ("advice", ""),
+    "log_softmax": ("note", "cross-entropy"),
+    "prints": ("note", "batch"),
+}
+
+
+@cache
+def sections() -> dict[str, str]:
+    """The text of each section and exercise of the three steps, by what a finding calls it."""
+    texts: dict[str, str] = {}
     for step in (1, 2, 3):
         cells = json.loads((ROOT / f"Session7_Step{step}.ipynb").read_text())["cells"]
         text = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
-        headings |= {f"Step {step}, section {number}" for number in re.findall(r"^## (\d+)\.", text, re.MULTILINE)}
-        headings |= {
-            f"Step {step}, exercise {number}" for number in re.findall(r"^### Exercise (\w+):", text, re.MULTILINE)
-        }
+        for part in re.split(r"^(?=##)", text, flags=re.MULTILINE):
+            if heading := re.match(r"## (\d+)\.|### Exercise (\w+):", part):
+                kind = f"section {heading[1]}" if heading[1] else f"exercise {heading[2]}"
+                texts[f"Step {step}, {kind}"] = part.lower()
+    return texts
+
+
+def test_every_rule_is_provoked_and_every_section_named_is_there():
+    source = (ROOM / "advice.py").read_text()
+    rules = set(re.findall(r'Finding\(\s*"(\w+)"', source))
+    assert rules == {rule for rule, *_ in MISTAKES} | {"not_applied"} == RULES.keys() | {"not_applied"}
     named = re.findall(r"Step \d, (?:section|exercise) \w+", source)
-    assert len(named) > len(rules) and set(named) <= headings
+    assert len(named) > len(rules) - 3 and set(named) <= sections().keys()
+
+
+@pytest.mark.parametrize("rule, bad", [case[:2] for case in MISTAKES], ids=[rule for rule, *_ in MISTAKES])
+def test_a_finding_has_its_kind_and_names_a_section_that_speaks_of_it(rule, bad):
+    kind, word = RULES[rule]
+    one = next(finding for finding in findings_of(bad) if finding.rule == rule)
+    assert one.kind == kind
+    if word:
+        assert word in one.what.lower() and word in sections()[one.section]
+    else:
+        assert one.section == ""
+
+
+def test_the_look_shows_mistakes_advice_and_notes_under_their_titles():
+    seen = look(lambda: sound(nn.ReLU(), nn.LogSoftmax(dim=1)), "Net")
+    assert [(one.rule, one.kind) for one in seen.warnings] == [("activation_last", "mistake"), ("log_softmax", "note")]
+    said = str(seen)
+    assert said.index("Mistakes, to mend before you train:\n- layer 4") < said.index("Good to know:\n- layer 5")
+    assert "Look at this" not in said and "Nothing looks wrong." not in said
+    assert [one["kind"] for one in seen.as_dict()["warnings"]] == ["mistake", "note"]
+    advised = str(look(lambda: wide(8), "Net"))
+    assert "\nLook at this before you train:\n" in advised and "Mistakes" not in advised
+    noted = str(look(lambda: sound(nn.LogSoftmax(dim=1)), "Net"))
+    assert "\nGood to know:\n" in noted and noted.endswith("Nothing looks wrong.")
+
+
+def test_the_network_that_the_lessons_notebook_begins_with_has_no_mistake():
+    notebook = json.loads((ROOT / "lab" / "Your_Network.ipynb").read_text())
+    (cell,) = (cell for cell in notebook["cells"] if "submission" in cell["metadata"].get("tags", []))
+    given = {"nn": nn, "F": F}
+    exec("".join(cell["source"]), given)
+    seen = look(given["Net"], "Net")
+    assert {one.kind for one in seen.warnings} == {"advice"}
+    outputs = ["".join(one.get("text", "")) for cell in notebook["cells"] for one in cell.get("outputs", [])]
+    assert f"{seen}\n" in outputs
+
+
+def test_a_rule_is_run_once(monkeypatch):
+    runs = []
+    pooled_early = advice._pooled_early
+    monkeypatch.setattr(advice, "_pooled_early", lambda seen: runs.append(1) or pooled_early(seen))
+    assert {"field", "early_pooling"} <= {one.rule for one in look(early, "Net").warnings}
+    assert len(runs) == 1
 
 
 def test_a_rule_that_fails_on_a_network_spares_it_and_stops_no_other(monkeypatch):
@@ -558,7 +653,7 @@ def test_a_rule_that_fails_on_a_network_spares_it_and_stops_no_other(monkeypatch
 
     monkeypatch.setattr(advice, "RULES", (stumbles, advice.over_budget))
     seen = look(lambda: wide(11), "Net")
-    assert [(finding.rule, finding.harmless) for finding in seen.warnings] == [("budget", False), ("not_applied", True)]
+    assert [(one.rule, one.kind) for one in seen.warnings] == [("budget", "advice"), ("not_applied", "note")]
     assert "stumbles" in str(seen) and not seen.errors
 
 
@@ -893,8 +988,7 @@ def test_a_class_that_wants_arguments_is_told_how_it_is_built():
 
 def test_a_network_that_pools_too_early_is_not_told_to_pool_earlier():
     assert found(lambda: Model_2(capacity=0))["field"].endswith("Add convolutions, or pool earlier.")
-    early = nn.Sequential(nn.Conv2d(1, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.MaxPool2d(2), nn.AdaptiveAvgPool2d(1))
-    seen = found(lambda: nn.Sequential(early, nn.Flatten(), nn.Linear(6, 10)))
+    seen = found(early)
     assert "early_pooling" in seen and seen["field"].endswith("Add convolutions.")
 
 

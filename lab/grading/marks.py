@@ -14,22 +14,28 @@ from lab.grading.harness import Failure, Result
 from lab.grading.looked import Looked, Warned
 from lab.grading.rubric import Points, Rubric
 from lab.grading.submissions import Submission
+from lab.grading.tells import in_short
+from lab.grading.wording import Change, changes, in_one_line
 from lab.runs.recipes import Recipe
 
 COLUMNS = (
     "name",
-    "parameters",
-    "budget met",
-    "seeds",
+    "points",
     "consistent",
     "mean",
     "worst",
+    "parameters",
+    "budget met",
     "difference to Step 3",
+    "seeds",
+    "what failed",
+    "recipe",
+    "graded from",
+    "same code as",
+    "code to read",
     "low",
     "high",
-    "points",
     "isolation",
-    "what failed",
 )
 
 
@@ -63,12 +69,16 @@ class Terms:
 
 @dataclass
 class Grade:
-    """What one student's submission gave. `results` are those of the runs that were made, in the order of the seeds."""
+    """What one student's submission gave. `results` are those of the runs that were made, in the order of the seeds.
+
+    `same_code` are the names of the submissions whose network has the same code.
+    """
 
     submission: Submission
     recipe: Recipe
     terms: Terms
     results: list[Result]
+    same_code: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -142,8 +152,19 @@ class Grade:
 
     @property
     def mistakes(self) -> list[Warned]:
-        """What `look` found to be a mistake; other findings are only worth knowing."""
-        return [warned for warned in self.looked.warnings if not warned.harmless]
+        """What `look` found to be a mistake; advice and notes cost nothing."""
+        return self.looked.of_kind("mistake")
+
+    @cached_property
+    def changes(self) -> list[Change]:
+        """The fields of the recipe that it was trained with that are not the class's."""
+        return changes(self.recipe, self.terms.recipe)
+
+    @property
+    def graded_from(self) -> str:
+        """Which of the files that were handed in under this name was graded."""
+        left_out = self.submission.left_out
+        return self.submission.entry + (f", not {' or '.join(left_out)}" if left_out else "")
 
     @property
     def points(self) -> list[Points] | None:
@@ -157,7 +178,9 @@ class Grade:
         """What the rubric looks at, as far as it is known. The means count where every seed came to its end."""
         if not self.ended:
             return {}
-        measured: dict[str, float] = {"warnings": len(self.mistakes)}
+        measured: dict[str, float] = {}
+        if not self.looked.errors:
+            measured["mistakes"] = len(self.mistakes)
         if self.parameters:
             measured["parameters"] = self.parameters
         measured["consistent"] = (self.consistent or 0) / len(self.terms.seeds)
@@ -176,20 +199,27 @@ class Grade:
         """The student's line of grades.csv, by `COLUMNS`."""
         summary, to_step3 = self.summary, self.difference
         ends = [f"{value:+.3f}" if math.isfinite(value) else "" for value in to_step3] if to_step3 else [""] * 3
+        difference, low, high = ends
         cells = [
             self.name,
-            "" if self.parameters is None else str(self.parameters),
-            {None: "", True: "yes", False: "no"}[self.budget_met],
-            str(len(self.terms.seeds)),
+            "" if self.total is None else f"{self.total:.4g}",
             self.terms.why_not_judged or f"{self.consistent} of {len(self.terms.seeds)}",
             f"{summary.mean:.3f}" if summary else "",
             f"{summary.worst:.2f}" if summary else "",
-            *ends,
-            "" if self.total is None else f"{self.total:.4g}",
-            ", ".join(dict.fromkeys(result.isolation for result in self.results)),
+            "" if self.parameters is None else str(self.parameters),
+            {None: "", True: "yes", False: "no"}[self.budget_met],
+            difference,
+            str(len(self.terms.seeds)),
             "; ".join(failure.why for failure in self.failures),
+            "" if self.submission.trouble else in_one_line(self.changes) or "the class's",
+            self.graded_from,
+            ", ".join(self.same_code),
+            in_short(self.submission.code),
+            low,
+            high,
+            ", ".join(dict.fromkeys(result.isolation for result in self.results)),
         ]
-        return dict(zip(COLUMNS, cells))
+        return dict(zip(COLUMNS, cells, strict=True))
 
     @property
     def claims(self) -> list[tuple[str, str, str]]:

@@ -15,7 +15,14 @@ from urllib.parse import quote
 
 import jinja2
 import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, NullLocator
+from matplotlib.transforms import Bbox
 
 import utils
 from lab.evidence import figures, records
@@ -23,12 +30,20 @@ from lab.evidence.statistics import Difference, paired_difference, share_interva
 from lab.grading.looked import Ingredients
 from lab.grading.marks import COLUMNS, Grade, difference
 from lab.grading.submissions import Skipped
-from lab.grading.tells import tells
+from lab.grading.tells import LABELS, tells
+from lab.grading.wording import in_words
+from lab.judging.advice import Kind
 
 SHOWN = 20  # mistakes
 NUMBERS = ("parameters", "seeds", "mean", "worst", "difference to Step 3", "low", "high", "points")  # columns
-BELOW = 0.6  # points below the lowest recorded network, where the axis of the class's picture ends
 MOST_LETTERS = 16  # of a name in the picture
+TICKS = (10, 50, 80, 90, 95, 97, 98, 99, 99.2, 99.4, 99.6, 99.8)  # percent, in the class's picture
+NEAREST_TO_ALL = 0.05  # percent wrong; whoever has fewer is drawn there
+FINDINGS: dict[Kind, str] = {
+    "mistake": "Mistakes",
+    "advice": "Advice, which costs no points by itself",
+    "note": "Good to know",
+}
 
 
 def pages(grades: Sequence[Grade], skipped: Sequence[Skipped], test: utils.Digits) -> Iterator[tuple[str, str]]:
@@ -76,7 +91,9 @@ def student_page(grade: Grade, test: utils.Digits) -> str:
             runs=list(_runs(grade)),
             curves=_as_data(_curves(grade)) if grade.runs else "",
             mistakes=_as_data(_mistakes(grade, test)) if any(result.mistakes for result in grade.ended) else "",
+            recipe=in_words(grade.terms.recipe),
             looked=grade.looked,
+            findings=[(title, found) for kind, title in FINDINGS.items() if (found := grade.looked.of_kind(kind))],
             tells=tells(grade.submission.code),
             output=outputs[0] if outputs else "",
         )
@@ -146,11 +163,9 @@ def _mistakes(grade: Grade, test: utils.Digits) -> Figure:
 def class_page(grades: Sequence[Grade], skipped: Sequence[Skipped]) -> str:
     """The page of the class: all grades, the picture of size and accuracy, and ablations that disagree."""
     terms = grades[0].terms
-    trained = (
-        f"Trained for {terms.recipe.epochs} epochs from {len(terms.seeds)} secret seed{'s' * (len(terms.seeds) > 1)}"
-    )
     notes = [
-        f"{trained}, the same for all, unless a submission has a recipe of its own.",
+        f"The class's recipe: {in_words(terms.recipe)}. The table says what a submission's own recipe changes.",
+        f"Each network is trained from {len(terms.seeds)} secret seed{'s' * (len(terms.seeds) > 1)}, the same for all.",
         "Mean and worst are of the last five epochs of all runs, in percent of the test images.",
     ]
     if terms.against:
@@ -161,6 +176,7 @@ def class_page(grades: Sequence[Grade], skipped: Sequence[Skipped]) -> str:
     if terms.why_not_judged:
         rows = [{**row, "consistent": "not judged"} for row in rows]
     drawn = [grade for grade in grades if grade.summary and grade.parameters]
+    groups = dict.fromkeys(tuple(sorted([grade.name, *grade.same_code])) for grade in grades if grade.same_code)
     return (
         _environment()
         .get_template("class.html")
@@ -171,37 +187,45 @@ def class_page(grades: Sequence[Grade], skipped: Sequence[Skipped]) -> str:
             titles=COLUMNS,
             numbers=NUMBERS,
             rows=rows,
-            scatter=_as_data(draw_class(drawn)) if drawn else "",
+            marked=LABELS,
+            scatter=_as_data(draw_class(drawn, len(grades))) if drawn else "",
+            same_code=[", ".join(names) for names in groups],
             disagreements=list(disagreements(grades)),
             skipped=skipped,
         )
     )
 
 
-def draw_class(grades: Sequence[Grade]) -> Figure:
-    """Accuracy against parameters: a mark for each submission, and the recorded networks of other sizes.
+def draw_class(grades: Sequence[Grade], handed_in: int) -> Figure:
+    """Accuracy against parameters: a mark with a name for each submission that was trained, of so many that were handed in,
+    and the recorded networks of other sizes.
 
-    Whoever lies below the axis is marked at its lower end.
+    The axis grows with the logarithm of what is wrong, so that there is room for 99.3 % and 99.5 %, and for 11 % too.
     """
     terms = grades[0].terms
-    figure, axes = plt.subplots(figsize=(11, 6), layout="constrained")
+    figure, axes = plt.subplots(figsize=(11, 7), layout="constrained")
     plt.close(figure)
     if terms.dataset == "MNIST":
-        figures.frontier_on(axes, records.load_study("frontier"), names=False)
-    places = [(grade.parameters or 0, grade.summary.mean) for grade in grades if grade.summary]
-    lowest = axes.get_ylim()[0] - BELOW if terms.dataset == "MNIST" else 0.0
-    for grade, (parameters, mean) in zip(grades, places):
+        figures.frontier_on(axes, records.load_study("frontier"), whose="recorded", names=False)
+    known = axes.dataLim.intervaly if terms.dataset == "MNIST" else ()
+    marks = [(grade.parameters or 0, grade.summary.mean) for grade in grades if grade.summary]
+    others = [*axes.lines, *axes.collections]
+    for grade, mark in zip(grades, marks):
         color = utils.YOUR_COLOR if grade.breaks_rules else "tab:green" if grade.budget_met else "tab:orange"
-        place = parameters, max(mean, lowest)
-        axes.plot(*place, "v" if mean < lowest else "o", color=color, clip_on=False, zorder=5)
-        name = grade.name.encode("ascii", "replace").decode()[:MOST_LETTERS]
-        name += f" {mean:.1f} %" if mean < lowest else ""
-        axes.annotate(name, place, (5, 4), textcoords="offset points", fontsize=7, parse_math=False, zorder=6)
-    sizes = [parameters for parameters, _ in places]
+        axes.plot(*mark, "o", color=color, clip_on=False, zorder=5)
+    sizes, means = zip(*marks)
     if max(sizes) > 9_200:
         axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(lambda parameters, _: f"{parameters:,.0f}")
     axes.set_xlim(min(400, 0.8 * min(sizes)), max(9_200, 1.4 * max(sizes)))
-    axes.set_ylim(lowest, min(100.05, max(mean for _, mean in places) + 0.5))
+    ends = [*means, *known]
+    axes.set_yscale("function", functions=(_nines, _percent))
+    lowest, highest = _percent(_nines(min(ends)) - 0.1), _percent(_nines(max(ends)) + 0.1)
+    axes.set_ylim(lowest, highest)
+    axes.set_yticks([tick for tick in TICKS if lowest <= tick <= highest])
+    axes.yaxis.set_major_formatter(lambda percent, _: f"{percent:g}")
     for color, label in (
         ("tab:green", "within the budget"),
         ("tab:orange", "over it"),
@@ -209,9 +233,89 @@ def draw_class(grades: Sequence[Grade]) -> Figure:
     ):
         axes.plot([], [], "o", color=color, label=label)
     axes.set(xlabel="parameters", ylabel="test accuracy, percent, mean of the last epochs")
-    axes.set_title(f"{len(grades)} submissions{utils.sample_note(terms.dataset)}")
-    axes.legend(loc="lower right", fontsize=8)
+    trained = f"{len(grades)} of {handed_in} submissions were trained to the end"
+    axes.set_title(trained + utils.sample_note(terms.dataset))
+    figure.legend(loc="outside lower center", ncols=2, fontsize=8)
+    names = [grade.name.encode("ascii", "replace").decode()[:MOST_LETTERS] for grade in grades]
+    _write_names(axes, names, marks, others)
     return figure
+
+
+def _nines(percent: Any) -> Any:
+    """How high an accuracy stands: minus the logarithm of what is wrong, so that 90, 99 and 99.9 % are equally far apart."""
+    return -np.log10(np.maximum(100 - np.asarray(percent, float), NEAREST_TO_ALL))
+
+
+def _percent(nines: Any) -> Any:
+    return 100 - 10 ** -np.asarray(nines, float)
+
+
+def _write_names(
+    axes: Axes, names: Sequence[str], marks: Sequence[tuple[float, float]], others: Sequence[Artist]
+) -> None:
+    """Write each name beside its mark where it covers no name, no mark and nothing of the `others`, with a line to the mark
+    where it is farther away.
+    """
+    figure = axes.figure
+    figure.draw_without_rendering()  # type: ignore[union-attr]
+    figure.set_layout_engine("none")  # type: ignore[union-attr]  # what follows counts in pixels
+    dots = [axes.transData.transform(mark) for mark in marks]
+    taken = [Bbox.from_bounds(x - 4, y - 4, 8, 8) for x, y in dots]
+    taken += [text.get_window_extent() for text in axes.texts]
+    taken += [box for one in others for box in _boxes_of(one)]
+    inside = axes.get_window_extent()
+    for name, (x, y), mark in sorted(zip(names, dots, marks), key=lambda one: (one[1][0], one[1][1])):
+        text = axes.annotate(
+            name, mark, (0, 0), textcoords="offset pixels", fontsize=8, parse_math=False, zorder=6, va="center"
+        )
+        size = text.get_window_extent()
+        width, height = size.width + 2, size.height + 1
+
+        def box(
+            place: tuple[float, float], at: tuple[float, float] = (x, y), w: float = width, h: float = height
+        ) -> Bbox:
+            return Bbox.from_bounds(at[0] + place[0], at[1] + place[1] - h / 2, w, h)
+
+        places = [(dx, dy) for radius in RADII for dx, dy in _around(radius, width, height)]
+        fits = (one for one in places if not box(one).count_overlaps(taken) and _is_inside(box(one), inside))
+        place = next(fits, places[0])
+        taken.append(box(place))
+        text.set_position(place)
+        if place not in places[: len(DIRECTIONS)]:
+            end = (place[0] if place[0] > 0 else min(0, place[0] + width), place[1])
+            axes.annotate(
+                "",
+                mark,
+                end,
+                textcoords="offset pixels",
+                arrowprops={"arrowstyle": "-", "color": "gray", "linewidth": 0.6, "shrinkA": 0, "shrinkB": 3},
+                zorder=4,
+            )
+
+
+RADII = (7, 14, 22, 32, 44, 58, 74, 92, 112, 134, 160, 190, 220)  # pixels from a mark to its name
+DIRECTIONS = ((1, 0), (1, 1), (1, -1), (-1, 0), (-1, 1), (-1, -1), (0, 1), (0, -1))
+
+
+def _around(radius: float, width: float, height: float) -> Iterator[tuple[float, float]]:
+    """Left edge and middle of a name in eight directions from a mark, in pixels."""
+    for right, up in DIRECTIONS:
+        left = {1: radius * (0.7 if up else 1), 0: -width / 2, -1: -radius * (0.7 if up else 1) - width}[right]
+        yield left, up * (radius * (1 if not right else 0.7) + height / 2)
+
+
+def _boxes_of(drawn: Artist) -> Iterator[Bbox]:
+    """What a line's marks, or the strokes of error bars, cover, in pixels."""
+    if isinstance(drawn, LineCollection):
+        for stroke in drawn.get_segments():
+            yield Bbox(drawn.get_transform().transform(stroke)).padded(1)
+    elif isinstance(drawn, Line2D) and drawn.get_marker() not in ("None", None, ""):
+        for x, y in drawn.get_transform().transform(drawn.get_xydata()):
+            yield Bbox.from_bounds(x - 4, y - 4, 8, 8)
+
+
+def _is_inside(box: Bbox, of: Bbox) -> bool:
+    return bool(of.x0 <= box.x0 and box.x1 <= of.x1 and of.y0 <= box.y0 and box.y1 <= of.y1)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

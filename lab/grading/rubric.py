@@ -10,7 +10,7 @@ from lab.runs import config
 
 DEFAULT = Path(__file__).parent / "rubric.yaml"
 
-Measure = Literal["parameters", "consistent", "mean", "worst", "difference", "warnings"]
+Measure = Literal["parameters", "consistent", "mean", "worst", "difference", "mistakes"]
 MEASURES: tuple[str, ...] = get_args(Measure)
 
 
@@ -71,7 +71,7 @@ class Points(NamedTuple):
 
 def read(path: Path = DEFAULT) -> Rubric:
     """The rubric in a YAML file. Raises ValueError, with one sentence that names the file and the item."""
-    content = config.read_yaml(path)
+    content = _read_yaml(path)
     try:
         return Rubric.model_validate(content)
     except ValidationError as error:
@@ -79,6 +79,15 @@ def read(path: Path = DEFAULT) -> Rubric:
         where = ".".join(str(part + 1) if isinstance(part, int) else str(part) for part in first["loc"])
         message = first["msg"].removeprefix("Value error, ")
         raise ValueError(f"{path} is not a rubric: {where or 'it'}: {message}, see {DEFAULT.name}") from None
+
+
+def _read_yaml(path: Path) -> dict[str, object]:
+    """The content of a YAML file. What is wrong with it is said of a rubric, where the reader of recipes says it of a recipe."""
+    try:
+        return config.read_yaml(path)
+    except ValueError as error:
+        said = str(error).replace("fields of a recipe, such as 'epochs: 3'", f"a rubric, such as {DEFAULT.name}")
+        raise ValueError(said.replace("fields of a recipe", "the items of a rubric")) from None
 
 
 def points(rubric: Rubric, measured: Mapping[str, float]) -> list[Points]:

@@ -52,7 +52,8 @@ class Skipped(NamedTuple):
 class Submission:
     """What one student handed in. `code` has the content of each Python file by name, and net.py has the network.
 
-    `claims` are numbers by their name in `OF_A_CLAIM`. `trouble` says why it cannot be run, "" if it can.
+    `claims` are numbers by their name in `OF_A_CLAIM`. `trouble` says why it cannot be run, "" if it can. `entry` is the
+    file or folder that it was read from, and `left_out` are others of this name.
     """
 
     name: str
@@ -60,6 +61,8 @@ class Submission:
     recipe: Mapping[str, object] = field(default_factory=dict)
     claims: Mapping[str, float] = field(default_factory=dict)
     trouble: str = ""
+    entry: str = ""
+    left_out: tuple[str, ...] = ()
 
     def hash_with(self, recipe: Recipe) -> str:
         """Sixteen hexadecimal digits of the code and of the recipe that it is trained with."""
@@ -82,11 +85,14 @@ def read(folder: Path) -> tuple[list[Submission], list[Skipped]]:
             continue
         path, kind = folder / entry.name, _kind(entry)
         name = entry.name if kind == "folder" else Path(entry.name).stem
-        why = _why_not(entry, kind, name, found)
+        first = next((one for one in found.values() if one.name.lower() == name.lower()), None)
+        why = _why_not(entry, kind, name, first)
         if why:
             skipped.append(Skipped(printable(entry.name), why))
+            if first and kind in _READERS:
+                found[first.name] = replace(first, left_out=(*first.left_out, _shown(entry.name, kind)))
         else:
-            found[name] = _READERS[kind](name, path)
+            found[name] = replace(_READERS[kind](name, path), entry=_shown(entry.name, kind))
     if not found:
         raise ValueError(
             f"{folder} has nothing to grade, expected NAME.py, NAME/ with net.py, or NAME.ipynb per student"
@@ -105,7 +111,11 @@ def _kind(entry: os.DirEntry[str]) -> str:
     return {".py": "file", ".ipynb": "notebook"}.get(Path(entry.name).suffix, "other")
 
 
-def _why_not(entry: os.DirEntry[str], kind: str, name: str, found: Mapping[str, Submission]) -> str:
+def _shown(name: str, kind: str) -> str:
+    return printable(name) + "/" * (kind == "folder")
+
+
+def _why_not(entry: os.DirEntry[str], kind: str, name: str, first: Submission | None) -> str:
     """Why an entry is skipped, as a sentence; "" if it is not."""
     whys = {
         "link": "is a link, which is not followed: expected the file itself",
@@ -118,8 +128,8 @@ def _why_not(entry: os.DirEntry[str], kind: str, name: str, found: Mapping[str, 
         return f"has a name that is no page's: expected at most {MOST_NAME} printable characters"
     if name.lower() in RESERVED:
         return f"has the name of the class page, {name.lower()}.html: rename it"
-    if name.lower() in (other.lower() for other in found):
-        return f"is the second submission of {name!r}: leave one"
+    if first:
+        return f"is the second submission of {name!r}: {first.entry} was graded; leave one"
     return ""
 
 
@@ -153,6 +163,7 @@ def _read_folder(name: str, path: Path) -> Submission:
             read_bytes(path / "recipe.yaml", config.MOST_BYTES)  # no link, and not too large
             recipe = config.read_yaml(path / "recipe.yaml")
         claims = recipe.pop("claims", None) or _assigned(_parse(code["net.py"], "net.py"), "CLAIM")
+        recipe = config.flat(recipe, "recipe.yaml")
         return _checked(name, code, recipe, claims)
     except (OSError, ValueError) as error:
         return Submission(name, trouble=_in_words(error).replace(f"{path}/", ""))
@@ -230,12 +241,16 @@ def _assigned(tree: ast.Module, name: str) -> Any:
     """The literal that a module assigns to a name at its top; an empty dictionary if it does not. Nothing is executed."""
     found: object = {}
     for node in tree.body:
-        if isinstance(node, ast.Assign) and any(isinstance(to, ast.Name) and to.id == name for to in node.targets):
+        if isinstance(node, ast.Assign) and _assigns_to(node, name):
             try:
                 found = ast.literal_eval(node.value)
             except (ValueError, TypeError, RecursionError, MemoryError):
                 raise ValueError(f"{name} is not a literal, expected numbers and words written out") from None
     return found
+
+
+def _assigns_to(node: ast.Assign, name: str) -> bool:
+    return any(isinstance(to, ast.Name) and to.id == name for to in node.targets)
 
 
 def _expect_no_tables(trees: Iterable[ast.Module]) -> None:
@@ -276,6 +291,40 @@ def without_words(source: bytes) -> bytes:
             words = f'"""{chr(10) * lines}"""' if lines else '""'
         kept.append(token._replace(string=words))
     return cast(bytes, tokenize.untokenize(kept))
+
+
+def same_code(submissions: Iterable[Submission]) -> list[list[str]]:
+    """The names of submissions whose code is the same but for comments, docstrings, layout, claims and unused imports.
+
+    One list per group.
+    """
+    groups: dict[tuple[tuple[str, str], ...], list[str]] = {}
+    for one in submissions:
+        with contextlib.suppress(RecursionError):  # nested so deep that nobody else's is the same
+            code = tuple((file, _structure(_parse(source, file))) for file, source in sorted(one.code.items()))
+            groups.setdefault(code, []).append(one.name)
+    return [names for code, names in groups.items() if code and len(names) > 1]
+
+
+def _structure(tree: ast.Module) -> str:
+    """A module's code without docstrings and claims, with each import that it uses once: what the network does."""
+    used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    imports, rest = set(), []
+    for node in tree.body:
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            module = getattr(node, "module", "")
+            names = [one for one in node.names if (one.asname or one.name.partition(".")[0]) in {*used, "*"}]
+            imports |= {f"{module} {one.name} {one.asname}" for one in names}
+        elif not (isinstance(node, ast.Assign) and _assigns_to(node, "CLAIM")):
+            rest.append(node)
+    for outer in ast.walk(ast.Module(rest, [])):
+        if isinstance(body := getattr(outer, "body", None), list):
+            body[:] = [one for one in body if not _is_text(one)]
+    return f"{sorted(imports)} {[ast.dump(node) for node in rest if not _is_text(node)]}"
+
+
+def _is_text(node: ast.stmt) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

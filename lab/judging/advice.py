@@ -4,7 +4,8 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from functools import cached_property
+from typing import Literal, NamedTuple, get_args
 
 from torch import Tensor, nn
 
@@ -37,21 +38,27 @@ ARITHMETIC = {"add", "radd", "iadd", "sub", "rsub", "isub", "mul", "rmul", "imul
 LINEAR = RESHAPES | AVERAGES | DROPOUTS | ARITHMETIC | {"batch_norm", "pad", "constant_pad_nd"}
 
 
-class Finding(NamedTuple):
-    """A mistake, or something worth knowing.
+# A mistake: the network does not do what its author wants, whatever that is. Advice: its size, or what it lacks, may cost
+# accuracy or parameters, and its author may have decided so. A note: nothing needs to be changed.
+Kind = Literal["mistake", "advice", "note"]
+KINDS: tuple[Kind, ...] = get_args(Kind)  # in the order in which they are shown
 
-    rule:     its short name, the same in every version: "budget", "field"
-    what:     what is so, and what to do about it
-    where:    the layer or line: "fc1 (Linear)"; "" where it is the whole network
-    section:  which section of the lesson explains it: "Step 1, section 3"
-    harmless: whether nothing needs to be changed
+
+class Finding(NamedTuple):
+    """A mistake, advice, or something worth knowing.
+
+    rule:    its short name, the same in every version: "budget", "field"
+    what:    what is so, and what to do about it
+    where:   the layer or line: "fc1 (Linear)"; "" where it is the whole network
+    section: which section of the lesson explains it: "Step 1, section 3"; "" if none does
+    kind:    see `Kind`
     """
 
     rule: str
     what: str
     where: str
     section: str
-    harmless: bool = False
+    kind: Kind = "mistake"
 
 
 @dataclass(frozen=True)
@@ -88,17 +95,22 @@ class Seen:
     printed_at: str | None
     heard: Sequence[tuple[str, str]]
 
+    @cached_property
+    def pooled_early(self) -> tuple[int, str] | None:
+        """The receptive field that the first pooling pools at, and its place, if it is too small; else None."""
+        return _pooled_early(self)
+
 
 def findings(seen: Seen) -> list[Finding]:
-    """What all rules find, mistakes first. A network so unusual that a rule fails on it is spared that rule."""
+    """What all rules find: mistakes, then advice, then notes. A network so unusual that a rule fails on it is spared that rule."""
     found: list[Finding] = []
     for rule in RULES:
         try:
             found += rule(seen)
         except Exception as error:  # noqa: BLE001 (no reason to refuse a network that can be trained)
             what = f"The rule {rule.__name__} cannot be applied to this network: {type(error).__name__}."
-            found.append(Finding("not_applied", what, "", "Step 1, section 3", harmless=True))
-    return sorted(found, key=lambda finding: finding.harmless)
+            found.append(Finding("not_applied", what, "", "", "note"))
+    return sorted(found, key=lambda finding: KINDS.index(finding.kind))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -110,7 +122,7 @@ def over_budget(seen: Seen) -> Iterator[Finding]:
     """As many parameters as the budget, or more."""
     if seen.parameters >= BUDGET:
         what = f"The network has {seen.parameters:,} parameters. The budget is fewer than {BUDGET:,}."
-        yield Finding("budget", what, "", "Step 1, section 3")
+        yield Finding("budget", what, "", "Step 1, section 3", "advice")
 
 
 def heavy_layer(seen: Seen) -> Iterator[Finding]:
@@ -132,7 +144,7 @@ def heavy_layer(seen: Seen) -> Iterator[Finding]:
             " It weighs each position of the map; global average pooling would leave one number per channel to weigh."
         )
         section = "Step 1, exercise 1c"
-    yield Finding("one_layer", what, name_of(seen.network, owner), section)
+    yield Finding("one_layer", what, name_of(seen.network, owner), section, "advice")
 
 
 def name_of(network: nn.Module, owner: str) -> str:
@@ -214,12 +226,8 @@ def small_field(seen: Seen) -> Iterator[Finding]:
         what += " The readout only adds up what these parts say."
     else:
         return  # hidden units see all positions
-    yield Finding("field", f"{what} Add convolutions{_or_pool_earlier(seen)}.", "", "Step 1, section 3")
-
-
-def _or_pool_earlier(seen: Seen) -> str:
-    """Not for a network that already pools too early."""
-    return "" if any(early_pooling(seen)) else ", or pool earlier"
+    or_pool = "" if seen.pooled_early else ", or pool earlier"
+    yield Finding("field", f"{what} Add convolutions{or_pool}.", "", "Step 1, section 3", "advice")
 
 
 def no_normalization(seen: Seen) -> Iterator[Finding]:
@@ -230,26 +238,29 @@ def no_normalization(seen: Seen) -> Iterator[Finding]:
             "Nothing normalizes what the layers compute. At Step 3's rate of 0.2, such a network may learn nothing: put"
             " batch norm after each convolution, or lower learning_rate to a tenth."
         )
-        yield Finding("no_batch_norm", what, "", "Step 1, section 9")
+        yield Finding("no_batch_norm", what, "", "Step 1, section 9", "advice")
 
 
 def early_pooling(seen: Seen) -> Iterator[Finding]:
     """A first pooling of maps whose positions do not yet see a pen stroke."""
+    if seen.pooled_early:
+        field, where = seen.pooled_early
+        sees = f"at a receptive field of {field} pixels" if field > 1 else "before any convolution"
+        what = (
+            f"The maps are pooled {sees}. A field of {POOL_AT} sees a pen stroke with both edges: find strokes first,"
+            " then forget where they were. Step 3, section 10 measures what pooling earlier costs."
+        )
+        yield Finding("early_pooling", what, where, "Step 2, section 3", "advice")
+
+
+def _pooled_early(seen: Seen) -> tuple[int, str] | None:
     pools = [row for row in seen.table or () if "pool" in row.name.lower() and row.kernel]
     calls = [call for call in seen.evaluated.calls if "pool" in call.name]
     for i, row in enumerate(pools):
-        shrinks = (row.stride or 1) > 1 and len(row.output_shape) == 3 and row.output_shape[-1] > 1
-        field = row.receptive_field - ((row.kernel or 1) - 1) * (row.jump // (row.stride or 1))  # of what it pools
-        if shrinks and field < POOL_AT:
-            sees = f"at a receptive field of {field} pixels" if field > 1 else "before any convolution"
-            what = (
-                f"The maps are pooled {sees}. A field of {POOL_AT} sees a pen stroke with both edges: find strokes first,"
-                " then forget where they were. Step 3, section 10 measures what pooling earlier costs."
-            )
-            where = calls[i].where if len(calls) == len(pools) else ""
-            yield Finding("early_pooling", what, where, "Step 2, section 3")
-        if shrinks:
-            return
+        if (row.stride or 1) > 1 and len(row.output_shape) == 3 and row.output_shape[-1] > 1:  # the first that shrinks
+            pixels = row.receptive_field - ((row.kernel or 1) - 1) * (row.jump // (row.stride or 1))  # of what it pools
+            return (pixels, calls[i].where if len(calls) == len(pools) else "") if pixels < POOL_AT else None
+    return None
 
 
 def empty_kernel(seen: Seen) -> Iterator[Finding]:
@@ -258,7 +269,7 @@ def empty_kernel(seen: Seen) -> Iterator[Finding]:
         kernel = call.constants[0].shape[-1] if call.constants else 1
         if kernel > 1 and call.inputs[0].shape[2:] == (1, 1):
             what = f"The map is one pixel, so a {kernel}x{kernel} kernel sees it and zeros of the padding: pool less before."
-            yield Finding("empty_kernel", what, call.where, "Step 1, section 3")
+            yield Finding("empty_kernel", what, call.where, "Step 1, section 3", "advice")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -320,7 +331,7 @@ def probabilities(seen: Seen) -> Iterator[Finding]:
             "The network returns log-probabilities, not logits. That is accepted: cross-entropy of them is the same, since"
             " the softmax of log-probabilities is the probabilities themselves."
         )
-        yield Finding("log_softmax", what, log, "Step 1, section 4", harmless=True)
+        yield Finding("log_softmax", what, log, "Step 1, section 4", "note")
     names = [call.name for call in end] + [""]
     squashed = [call for call, after in zip(end, names[1:]) if call.name in SOFTMAX and after != "log"]
     if not over_batch and (squashed or ((outputs >= 0).all() and _sum_to_one(outputs))):
@@ -428,7 +439,7 @@ def wasted_biases(seen: Seen) -> Iterator[Finding]:
             f"{sum(size for _, size in wasted):,} biases are wasted: batch norm subtracts the mean, and has a shift of its"
             " own. Pass bias=False to the layer before it."
         )
-        yield Finding("bias", what, listed(unique(call.named for call, _ in wasted)), "Step 1, section 9")
+        yield Finding("bias", what, listed(unique(call.named for call, _ in wasted)), "Step 1, section 9", "advice")
 
 
 def unbroken_line(seen: Seen) -> Iterator[Finding]:
@@ -476,7 +487,7 @@ def shared_batch_norm(seen: Seen) -> Iterator[Finding]:
                 f"One batch norm runs {times} times in each pass. Its running averages mix the statistics of different maps,"
                 " and evaluation uses these: give each place a batch norm of its own."
             )
-            yield Finding("shared_batch_norm", what, call.where, "Step 1, section 9")
+            yield Finding("shared_batch_norm", what, call.where, "Step 1, section 4")
 
 
 def dropout_in_evaluation(seen: Seen) -> Iterator[Finding]:
@@ -487,7 +498,7 @@ def dropout_in_evaluation(seen: Seen) -> Iterator[Finding]:
             "Dropout stays on in evaluation, so answers are random. F.dropout needs training=self.training; an nn.Dropout"
             " made in __init__ follows model.eval() by itself."
         )
-        yield Finding("dropout_in_evaluation", what, listed(unique(awake)), "Step 1, section 4")
+        yield Finding("dropout_in_evaluation", what, listed(unique(awake)), "Step 2, section 4")
 
 
 def _awake_dropouts(seen: Seen) -> list[str]:
@@ -537,11 +548,14 @@ def not_finite(seen: Seen) -> Iterator[Finding]:
     """NaN or infinity, in outputs or gradients."""
     outputs = [seen.trained.output, seen.evaluated.output]
     if not all(output.isfinite().all() for output in outputs):
-        what = "The network returns NaN or infinity before it is trained: look for a logarithm, root or division."
-        yield Finding("nan", what, "", "Step 1, section 9")
+        what = (
+            "The network returns NaN or infinity before it is trained, and so its loss is none: look for a logarithm, a root"
+            " or a division."
+        )
+        yield Finding("nan", what, "", "Step 1, section 4")
     elif seen.nan_gradients:
-        what = "Gradients are NaN or infinite before the first step: look for the root of 0, or a division."
-        yield Finding("nan", what, listed(seen.nan_gradients), "Step 1, section 9")
+        what = "Gradients of the loss are NaN or infinite before the first step: look for the root of 0, or a division."
+        yield Finding("nan", what, listed(seen.nan_gradients), "Step 1, section 4")
 
 
 def same_for_all(seen: Seen) -> Iterator[Finding]:
@@ -557,7 +571,7 @@ def same_for_all(seen: Seen) -> Iterator[Finding]:
             f"Before training, the logits of different images differ by less than {FAINT:.1%} of their size: the signal fades"
             " from layer to layer. Batch norm after each convolution keeps it alive."
         )
-        yield Finding("fading", what, "", "Step 1, section 9")
+        yield Finding("fading", what, "", "Step 1, section 9", "advice")
 
 
 def alike(first: Tensor, second: Tensor) -> bool:
@@ -577,16 +591,16 @@ def weights_and_seeds(seen: Seen) -> Iterator[Finding]:
     matrices = [p for p in seen.network.parameters() if p.dim() >= 2 and p.requires_grad]
     if len(matrices) > 1 and all(bool((p == p.flatten()[0]).all()) for p in matrices):
         what = "All weights of a layer start with the same value, so its units compute the same, and go on doing so."
-        yield Finding("twins", what, "", "Step 1, exercise 1a")
+        yield Finding("twins", what, "", "Step 1, section 7")
 
 
 def talks(seen: Seen) -> Iterator[Finding]:
     """What the network prints, and what Python warns of."""
     if seen.printed_at is not None:
         what = "forward prints, and training runs it for each batch. Here it is kept silent."
-        yield Finding("prints", what, seen.printed_at, "Step 1, section 4", harmless=True)
+        yield Finding("prints", what, seen.printed_at, "Step 1, section 4", "note")
     for message, place in seen.heard:
-        yield Finding("python_warns", f"Python warns: {message}", place, "Step 1, section 3")
+        yield Finding("python_warns", f"Python warns: {message}", place, "", "advice")
 
 
 def listed(names: Sequence[str]) -> str:

@@ -24,6 +24,11 @@ from lab.runs.recipes import Recipe
 from lab.systems import catalog
 
 SHOWN = 10  # mistakes in the picture
+BELOW: dict[str, Any] = {
+    "loc": "upper center",
+    "bbox_to_anchor": (0.5, -0.16),
+    "fontsize": 8,
+}  # legends cover nothing there
 
 
 @dataclass(frozen=True)
@@ -225,9 +230,11 @@ def _lines(card: Card) -> list[str]:
         f"parameters   {card.parameters:,}; the budget is fewer than {BUDGET:,}",
         f"epochs       {card.recipe.epochs}",
     ]
-    mistakes = sum(not finding.harmless for finding in card.look.warnings)
-    if mistakes:
-        lines.append(f"look         {mistakes} point{'s' * (mistakes > 1)} to look at before you train again")
+    mistakes, advice = len(card.look.of_kind("mistake")), len(card.look.of_kind("advice"))
+    found = [f"{mistakes} mistake{'s' * (mistakes > 1)} to mend"] * bool(mistakes)
+    found += [f"{advice} point{'s' * (advice > 1)} to look at"] * bool(advice)
+    if found:
+        lines.append(f"look         {' and '.join(found)} before you train again")
     lines += [f"consistent   {_consistent(card)}", "", seeds_table(card.runs)]
     lines += [
         f"seed {seed} stopped after epoch {trial.stopped}: it can no longer be consistent"
@@ -292,7 +299,7 @@ def _draw_curves(axes: Axes, card: Card) -> None:
     axes.set(xlabel="epoch", ylabel="test accuracy, percent")
     low, high = f"{min(ends):.2f}", f"{max(ends):.2f}"
     axes.set_title(f"It ends at {low if low == high else f'{low} to {high}'} %", fontsize=10)
-    axes.legend(loc="lower right", fontsize=8)
+    axes.legend(**BELOW)
 
 
 def _draw_frontier(axes: Axes, card: Card) -> None:
@@ -311,7 +318,7 @@ def _draw_frontier(axes: Axes, card: Card) -> None:
     epochs = f"its last {over} epochs" if over > 1 else "its only epoch"
     below = "\nthe star is off the axis, and stands at its lower edge" if mean < low else ""
     axes.set_title(f"{card.parameters:,} parameters, {mean:.2f} % over {epochs}{below}", fontsize=10)
-    axes.legend(loc="upper left" if mean < 99.2 else "lower right", fontsize=8)
+    axes.legend(**BELOW)
 
 
 def _draw_mistakes(part: Any, mistakes: Mistakes) -> None:

@@ -20,11 +20,17 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from lab.judging import advice
-from lab.judging.advice import BUDGET, DIGIT, SKELETON, Finding, Ingredients, Seen
+from lab.judging.advice import BUDGET, DIGIT, SKELETON, Finding, Ingredients, Kind, Seen
 from lab.judging.calls import HERE, TORCH, follow, line_of, place_of
 from models import CLASSES, IMAGE_SIZE, LayerTable, layer_table
 
 BUILDER = str(Path(HERE).parent / "runs" / "own.py")  # calls what is judged, and is not its author's
+# What stands above the findings of a kind
+TITLES: dict[Kind, str] = {
+    "mistake": "Mistakes, to mend before you train:",
+    "advice": "Look at this before you train:",
+    "note": "Good to know:",
+}
 COUNT = 7  # images in the batch that it is tried on: no size that anybody writes into a network
 WIDTH = 100  # columns of what is printed
 # What else a network may expect, and how to give it that.
@@ -59,7 +65,7 @@ class Look:
     receptive_field: of the last map before global pooling or the readout, in pixels; None if unknown, or without maps
     last_map:        that map's shape: channels, height, width
     ingredients:     batch norm, global average pooling, dropout, capacity layer; None if the network does not run
-    warnings:        mistakes, and what is worth knowing; the network trains all the same
+    warnings:        mistakes, then advice, then what is good to know; the network trains all the same
     errors:          why it cannot be trained, a sentence each; empty if it can
     """
 
@@ -78,6 +84,10 @@ class Look:
     def within_budget(self) -> bool:
         """Whether the network has fewer than 8,000 parameters."""
         return self.parameters is not None and self.parameters < BUDGET
+
+    def of_kind(self, *kinds: Kind) -> list[Finding]:
+        """Those of its findings that are mistakes, advice or notes."""
+        return [finding for finding in self.warnings if finding.kind in kinds]
 
     def as_dict(self) -> dict[str, Any]:
         """The same as plain numbers, strings, lists and dictionaries."""
@@ -98,16 +108,11 @@ class Look:
         facts = [f"{title:<18} {value}" for title, value in self._facts()]
         if facts:
             parts.append("\n".join(facts))
-        mistakes = [finding for finding in self.warnings if not finding.harmless]
-        notes = [finding for finding in self.warnings if finding.harmless]
-        for title, sentences in (
-            ("It cannot be trained:", self.errors),
-            ("Look at this before you train:", [_in_words(finding) for finding in mistakes]),
-            ("Good to know:", [_in_words(finding) for finding in notes]),
-        ):
+        found = [(title, [_in_words(one) for one in self.of_kind(kind)]) for kind, title in TITLES.items()]
+        for title, sentences in [("It cannot be trained:", self.errors), *found]:
             if sentences:
                 parts.append("\n".join([title, *(_wrapped(sentence, "- ") for sentence in sentences)]))
-        if not self.errors and not mistakes:
+        if not self.errors and not self.of_kind("mistake", "advice"):
             parts.append("Nothing looks wrong.")
         return "\n\n".join(parts)
 
@@ -559,7 +564,7 @@ def _kind(value: object) -> str:
 def _in_words(finding: Finding) -> str:
     where = f"{finding.where}: " if finding.where else ""
     section = finding.section.replace(" ", "\u00a0")  # stays on one line
-    return f"{where}{finding.what} ({section})"
+    return f"{where}{finding.what}" + f" ({section})" * bool(section)
 
 
 def _wrapped(sentence: str, bullet: str = "") -> str:

@@ -34,9 +34,9 @@ def next_experiment(look: Look, trials: Mapping[int, Trial], failures: Mapping[i
         return _confirm_or_shrink(parameters, len(trials))
     if passed == len(trials) - 1 == DEFAULT_SEEDS - 1:
         return f"One seed missed. Run {DEFAULT_SEEDS} other seeds: if all of them are consistent, call the network so."
-    mistakes = [finding for finding in look.warnings if not finding.harmless]
-    if mistakes:
-        return f"Begin with what the look says first. {mistakes[0].what}"
+    found = look.of_kind("mistake", "advice")
+    if found:
+        return f"Begin with what the look says first. {found[0].what}"
     return _improve(trials)
 
 

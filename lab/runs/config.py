@@ -64,17 +64,22 @@ MOST_DEPTH = 20  # levels of nesting; a recipe has 4
 
 
 def read_fields(path: str | Path) -> dict[str, object]:
-    """The fields of a recipe in a YAML file, flat or in groups with names of the reader's own: `training: {epochs: 3}`.
+    """The fields of a recipe in a YAML file. Raises ValueError, with one sentence, as `read_yaml` and `flat`."""
+    return flat(read_yaml(path), path)
 
-    Raises ValueError, with one sentence, for an unknown field or one that is there twice, and as `read_yaml`.
+
+def flat(content: Mapping[str, object], path: str | Path) -> dict[str, object]:
+    """The fields of a recipe, which may stand in groups with names of the author's own: `train_params: {epochs: 3}`.
+
+    Raises ValueError, with one sentence, for an unknown field, and for one that the file has twice.
     """
     found: dict[str, object] = {}
-    for name, value in read_yaml(path).items():
+    for name, value in content.items():
         group = value if isinstance(value, dict) and name not in FIELDS else {name: value}
-        for field, content in group.items():
+        for field, setting in group.items():
             if field in found:
                 raise ValueError(f"{path} has {field} twice, expected each field once")
-            found[field] = content
+            found[field] = setting
     _check_names(found)
     return found
 

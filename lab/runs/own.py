@@ -131,24 +131,70 @@ def _described(error: BaseException, file: Path) -> str:
 
 
 def _networks_of(module: ModuleType) -> list[str]:
-    """The names of the networks that a file defines itself."""
-    return [
+    """The names of the networks that a file defines itself: classes and networks, then functions that return one."""
+    ready = [
         name
         for name, found in vars(module).items()
         if isinstance(found, nn.Module)
         or (isinstance(found, type) and issubclass(found, nn.Module) and found.__module__ == module.__name__)
     ]
+    return ready + _makers_of(module)
+
+
+def _makers_of(module: ModuleType) -> list[str]:
+    """The names of functions without required arguments that return a network, by what their code says: none is called."""
+    functions = {
+        name: found
+        for name, found in vars(module).items()
+        if inspect.isfunction(found) and found.__module__ == module.__name__
+    }
+    code = ast.parse(Path(str(module.__file__)).read_bytes())
+    defined = {node.name: node for node in code.body if isinstance(node, ast.FunctionDef)}
+    known: set[str] = set()
+    for _ in defined:  # a function may return what another one makes
+        known |= {name for name in defined.keys() & functions.keys() if _returns_network(defined[name], module, known)}
+    return [name for name in functions if name in known and not _required(functions[name])]
+
+
+def _required(function: Callable[..., object]) -> bool:
+    kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    parameters = inspect.signature(function).parameters.values()
+    return any(one.default is one.empty and one.kind not in kinds for one in parameters)
+
+
+def _returns_network(function: ast.FunctionDef, module: ModuleType, makers: set[str]) -> bool:
+    """Whether a function returns a call of a network's class, of one of `makers`, or a variable that has such a value."""
+
+    def is_network(node: ast.expr | None) -> bool:
+        if isinstance(node, ast.Name):
+            return node.id in variables
+        if not isinstance(node, ast.Call):
+            return False
+        if isinstance(node.func, ast.Name) and node.func.id in makers:
+            return True
+        found: object = module
+        for part in ast.unparse(node.func).split("."):
+            found = getattr(found, part, None)
+        return isinstance(found, type) and issubclass(found, nn.Module)
+
+    inside = list(ast.walk(function))
+    variables: set[str] = set()
+    for node in inside:
+        if isinstance(node, ast.Assign) and is_network(node.value):
+            variables |= {target.id for target in node.targets if isinstance(target, ast.Name)}
+    return any(isinstance(node, ast.Return) and is_network(node.value) for node in inside)
 
 
 def _only_network(module: ModuleType, file: Path) -> str:
-    """`Net`, or the only network of the file."""
+    """`Net`, or the only network of the file; a function counts where there is no class or network beside it."""
     found = _networks_of(module)
     if "Net" in found:
         return "Net"
-    if len(found) != 1:
+    ready = [name for name in found if not inspect.isfunction(vars(module)[name])] or found
+    if len(ready) != 1:
         has = f"has the networks {', '.join(found)}" if found else "has no network"
         raise ValueError(f"{file} {has}, expected one, or its name: {file}:{found[0] if found else 'MyNet'}")
-    return found[0]
+    return ready[0]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
