@@ -87,11 +87,10 @@ class Spool:
             self._connection.execute("INSERT INTO refused VALUES (?)", [_pack(row)])
 
     def find(self, id: uuid.UUID) -> Drawing | None:
-        """Return the newest row of a drawing, or None."""
+        """Return the row of a drawing that counts, or None: a prediction may have come in after its correction."""
         with self._lock, closing(self._connection.cursor()) as cursor:
-            query = "SELECT row FROM rows WHERE id = ? ORDER BY place DESC LIMIT 1"
-            found = cursor.execute(query, [id.hex]).fetchone()
-        return _unpack(found[0]) if found else None
+            found = cursor.execute("SELECT row FROM rows WHERE id = ? ORDER BY place", [id.hex]).fetchall()
+        return _one_each([_unpack(row) for (row,) in found])[0] if found else None
 
     def __len__(self) -> int:
         with self._lock, closing(self._connection.cursor()) as cursor:

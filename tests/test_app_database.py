@@ -197,6 +197,16 @@ def test_a_prediction_after_the_correction_changes_nothing(recorder, url):
     assert [(found.prediction, found.truth) for found in rows_of(url)] == [(1, 1)]
 
 
+def test_a_correction_that_overtook_its_prediction_on_the_way_to_the_spool_counts(tmp_path):
+    """The thread that moves predictions may have taken this one before the correction came, and spool it after that."""
+    spool, prediction = Spool(tmp_path / "spool.sqlite"), row()
+    told = replace(prediction, truth=2)
+    spool.add([told])
+    spool.add([prediction])
+    assert spool.find(prediction.id) == told
+    spool.close()
+
+
 def test_unknown_and_already_corrected_drawings_are_refused(recorder):
     one = row()
     recorder.predicted(one)
