@@ -310,6 +310,7 @@ STUDIES: dict[str, Study] = {
         },
         against="step3",
     ),
+    "hundred": Study("Is Step 3 consistent for a hundred seeds?", 100, {"step3": STEP_3}),
     # the two that looked best, on seeds that did not choose them: does Step 3 change?
     "chosen": Study(
         "Is either of the two best rows of choice better than Step 3, on seeds that did not choose them?",
