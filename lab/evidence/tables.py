@@ -117,12 +117,15 @@ def ladder_table(rows: Mapping[str, Runs], images: str = "test", changes: Mappin
     return _table_over_seeds(shared, changes or to_the_row_above(shared), corner, images, "change to\nthe row above")
 
 
-def comparison_table(recipes: Mapping[str, Runs], against: str, changes: Mapping[str, Contrast] | None = None) -> str:
+def comparison_table(
+    recipes: Mapping[str, Runs], against: str, changes: Mapping[str, Contrast] | None = None, images: str = "test"
+) -> str:
     """Each recipe against one of them, from the greatest loss to the greatest gain; paired over the seeds they share.
 
     Recipes that share fewer than two seeds with it are left out, and so are its seeds that no other recipe has. `changes`
-    are those of the recipes, by name; without them, they are adjusted for those of this table. Raises ValueError for an
-    unknown recipe `against`, and where there is none to compare.
+    are those of the recipes, by name; without them, they are adjusted for those of this table. `images` is what the table
+    calls the images that were measured on. Raises ValueError for an unknown recipe `against`, and where there is none to
+    compare.
     """
     own = to_one(recipes, against)
     compared = recipes[against].keys() & {seed for name in own for seed in recipes[name]}
@@ -131,7 +134,7 @@ def comparison_table(recipes: Mapping[str, Runs], against: str, changes: Mapping
         for name in [*own, against]
     }
     shown = {readable(name): (changes or own)[name] for name in own}
-    return _table_over_seeds(shared, shown, "", "test", f"difference\nto {readable(against)}")
+    return _table_over_seeds(shared, shown, "", images, f"difference\nto {readable(against)}")
 
 
 def _table_over_seeds(
