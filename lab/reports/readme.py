@@ -130,7 +130,7 @@ def _all_or(count: int, of: int) -> str:
 
 
 def _result(evidence: Evidence) -> str:
-    step3 = over_seeds(evidence.runs("consistency", "step3"))
+    step3 = over_seeds(evidence.runs("hundred", "step3"))
     minutes = [_minutes(evidence.runs("consistency", f"step{step}")) for step in STEPS]
     return _paragraph(
         f"Step 3 meets it with {step3.parameters:,} parameters for {_all_or(step3.consistent, step3.seeds)} recorded",
