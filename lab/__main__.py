@@ -259,7 +259,7 @@ def grade(
     ] = "step3",
     rubric: Annotated[Path | None, "YAML file that gives the points (lab/grading/rubric.yaml)"] = None,
     require_sandbox: Annotated[bool, "refuse to run submitted code without bubblewrap"] = False,
-    minutes: Annotated[float, "that one run may take"] = 15.0,
+    minutes: Annotated[float, "of processor time that one run may take"] = 15.0,
     trust: Annotated[str, "names, separated by commas, whose code may run with the data if it cannot be recorded"] = "",
 ) -> None:
     """Grade a class's networks: train them from secret seeds in sandboxes; write a table and a page for each student."""

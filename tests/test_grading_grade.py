@@ -686,7 +686,7 @@ def test_a_failed_page_shows_the_students_lines_and_no_others(graded, tmp_path):
     grade = graded({"a": CRASHES}, sandbox=Captures(), draw=True)["a"]
     assert why(grade) == ["OSError: net.py (net.py, line 9)"]
     output = grade.results[0].output
-    assert output.startswith("net.py\nTraceback (most recent call last):\n")
+    assert "net.py\nTraceback (most recent call last):\n" in output  # the bar may draw into what this process captures
     assert output.count('File "net.py", line') == output.count("File ") == 3
     assert 'File "net.py", line 12, in build\n    return {}["missing"]' in output
     assert "KeyError: 'missing'" in output and output.endswith("OSError: net.py\n")

@@ -20,7 +20,7 @@ import psutil
 import pytest
 
 from lab.grading import sandbox as sandboxes
-from lab.grading.sandbox import LAYERS, Limits, Outcome, Sandbox
+from lab.grading.sandbox import LAYERS, Limits, Outcome, Sandbox, is_out_of_time
 from tests.notes import note
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -136,7 +136,7 @@ def attempt(sandbox: Sandbox, codes: dict[str, str], folder: Path, *arguments: o
 def test_the_exit_status_is_passed_on(sandbox, folder, code, expected):
     outcome = run(sandbox, code, folder)
     assert (outcome.code, outcome.stopped) == (expected, "")
-    assert 0 < outcome.seconds < 10
+    assert 0 <= outcome.seconds < 10
 
 
 def test_an_exception_is_shown_without_the_lines_of_the_sandbox(sandbox, folder):
@@ -401,6 +401,43 @@ def test_nothing_outlives_the_grading_process(sandbox, folder):
     grader.kill()
     grader.wait()
     wait_until(lambda: not processes_of(folder))
+
+
+@pytest.mark.parametrize(
+    ("by_the_clock", "used", "out"),
+    [
+        (59, 58.0, False),
+        (61, 60.0, True),
+        (300, 40.0, False),  # a machine with seven busy processes on each core
+        (61, 0.5, True),  # asleep
+        (600, 50.0, True),
+    ],
+)
+def test_a_limit_is_of_processor_time_unless_a_command_sleeps(by_the_clock, used, out):
+    assert is_out_of_time(60, by_the_clock, used) == out
+
+
+def test_a_busy_machine_takes_no_time_away(sandbox, folder):
+    """Six busy processes in sessions of their own leave this one a small share of its core."""
+    one = min(os.sched_getaffinity(0))
+    busy = f"import os; os.sched_setaffinity(0, {{{one}}})\nwhile True: pass"
+    others = [subprocess.Popen([sys.executable, "-c", busy], start_new_session=True) for _ in range(6)]
+    try:
+        code = f"""
+            import os, time
+            os.sched_setaffinity(0, {{{one}}})
+            began = time.monotonic()
+            while time.process_time() < 1:
+                pass
+            print(time.monotonic() - began)
+        """
+        outcome = run(sandbox, code, folder, seconds=2)
+    finally:
+        for other in others:
+            other.kill()
+            other.wait()
+    assert not outcome.stopped and float(outcome.output) > 2
+    assert 0.3 < outcome.seconds < 2
 
 
 def wait_until(condition, seconds: float = 10) -> None:

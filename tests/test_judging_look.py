@@ -4,6 +4,7 @@ import ast
 import json
 import random
 import re
+import signal
 import sys
 from functools import cache
 from itertools import pairwise
@@ -996,3 +997,27 @@ def test_what_breaks_a_network_comes_before_what_makes_it_weaker():
     seen = look(lambda: nn.Sequential(Model_1(), nn.ReLU()), "Net")
     rules = [finding.rule for finding in seen.warnings]
     assert rules.index("activation_last") < rules.index("early_pooling")
+
+
+class NeverEnds(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(784, 10)
+
+    def forward(self, x):
+        while True:
+            try:
+                x = self.layer(x.flatten(1)) @ self.layer.weight
+            except Exception:  # noqa: BLE001 (as students write it)
+                x = x.flatten(1)
+
+
+def test_a_loop_that_never_ends_is_an_error_with_its_place(monkeypatch):
+    monkeypatch.setattr("lab.judging.look.MOST_SECONDS", 1)
+    before = signal.getsignal(signal.SIGPROF)
+    found = look(NeverEnds, "NeverEnds")
+    assert re.fullmatch(
+        r"The network did not end within 1 seconds on 7 images, and was at line \d+ of test_judging_look.py: does a loop there never stop\?",
+        found.errors[0],
+    )
+    assert signal.getitimer(signal.ITIMER_PROF)[0] == 0 and signal.getsignal(signal.SIGPROF) == before

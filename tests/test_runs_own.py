@@ -190,3 +190,9 @@ def test_code_changes_with_what_it_does_and_not_with_comments(mynet):
     other = type("Scaled", (nn.Module,), {"forward": lambda self, images: images + 1})
     before = own.code(own.find(own.give(Scaled)))
     assert own.code(own.find(own.give(other))) != before
+
+
+def test_a_notebook_is_named_as_what_it_is(tmp_path):
+    (tmp_path / "bo.ipynb").write_text("{}")
+    with pytest.raises(ValueError, match=r"bo.ipynb is a notebook, expected a Python file with a network"):
+        own.find(str(tmp_path / "bo.ipynb"))

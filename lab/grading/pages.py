@@ -35,6 +35,9 @@ from lab.grading.wording import in_words
 from lab.judging.advice import Kind
 
 SHOWN = 20  # mistakes
+# The columns of the class page: first what one acts on
+FIRST = ("name", "points", "consistent", "mean", "parameters", "what failed", "code to read", "recipe")
+TITLES = (*FIRST, *(title for title in COLUMNS if title not in FIRST))
 NUMBERS = ("parameters", "seeds", "mean", "worst", "difference to Step 3", "low", "high", "points")  # columns
 MOST_LETTERS = 16  # of a name in the picture
 TICKS = (10, 50, 80, 90, 95, 97, 98, 99, 99.2, 99.4, 99.6, 99.8)  # percent, in the class's picture
@@ -112,6 +115,9 @@ def _facts(grade: Grade) -> Iterator[tuple[str, str]]:
             proven = f"so between {low} and {high} % of all seeds are (exact 95 % interval)"
             yield "consistently at 99.4 %", f"{grade.consistent} of {seeds} runs; {proven}"
         yield "mean of the last epochs", f"{summary.mean:.3f} %"
+        if summary.collapsed:
+            runs = f"{summary.collapsed} of {seeds} runs"
+            yield "it did not learn", f"in {runs}, more than half of the answers are wrong in the last five epochs"
         yield "worst of them", f"{summary.worst:.2f} %"
     if grade.difference:
         spread = "" if len(grade.runs) > 1 else "; one run, whose spread is taken to be that of the recorded ones"
@@ -175,6 +181,12 @@ def class_page(grades: Sequence[Grade], skipped: Sequence[Skipped]) -> str:
     rows = [grade.cells() for grade in grades]
     if terms.why_not_judged:
         rows = [{**row, "consistent": "not judged"} for row in rows]
+    longer = [grade.name for grade in grades if grade.runs and grade.recipe.epochs > terms.recipe.epochs]
+    if longer:
+        notes.append(
+            f"Trained for more epochs than the class, which raises the mean of the last five: {', '.join(longer)}."
+        )
+    filled = [title for title in TITLES if any(row[title] for row in rows)]
     drawn = [grade for grade in grades if grade.summary and grade.parameters]
     groups = dict.fromkeys(tuple(sorted([grade.name, *grade.same_code])) for grade in grades if grade.same_code)
     return (
@@ -184,9 +196,9 @@ def class_page(grades: Sequence[Grade], skipped: Sequence[Skipped]) -> str:
             grades=grades,
             why_not_judged=terms.why_not_judged,
             notes=notes,
-            titles=COLUMNS,
+            titles=filled,
             numbers=NUMBERS,
-            rows=rows,
+            rows=[{title: row[title] for title in filled} for row in rows],
             marked=LABELS,
             scatter=_as_data(draw_class(drawn, len(grades))) if drawn else "",
             same_code=[", ".join(names) for names in groups],

@@ -74,7 +74,11 @@ SYSTEM = (
 
 @dataclass(frozen=True)
 class Limits:
-    """What a command may use, with all processes that it starts."""
+    """What a command may use, with all processes that it starts.
+
+    `seconds` are of processor time, so that nobody fails because the machine is busy. A command that sleeps is stopped
+    after as many seconds by the clock, and any command after ten times as many.
+    """
 
     seconds: float
     memory_mib: int = 4_000
@@ -93,7 +97,7 @@ class Outcome(NamedTuple):
     code: int | None  # exit status, 128 + n after signal n; None if the command was stopped
     stopped: str  # "" or why, a sentence for the student
     output: str  # the end of stdout and stderr together, at most `output_kib`
-    seconds: float
+    seconds: float  # of processor time, at the last look
 
 
 class Sandbox:
@@ -125,7 +129,6 @@ class Sandbox:
         _expect(arguments, folder, reads)
         command = self._command(arguments, folder, reads, limits)
         owner, before = folder.stat(), _size(folder)
-        began = time.monotonic()
         process = subprocess.Popen(  # noqa: S603
             command,
             cwd="/",  # not the folder: nothing before `confine.py` may find code there
@@ -143,7 +146,7 @@ class Sandbox:
             _leave_plain_files(folder, owner)
         stopped = stopped or watcher.passed_at_the_end()
         code = None if stopped else process.returncode
-        return Outcome(code, stopped, watcher.output.text(), time.monotonic() - began)
+        return Outcome(code, stopped, watcher.output.text(), watcher.used)
 
     def describe(self) -> str:
         """The isolation, with the layers that are in force on this machine if it is made of layers; runs Python once."""
@@ -305,21 +308,22 @@ class _Watcher:
         self.process, self.folder, self.before, self.limits, self.helpers = process, folder, before, limits, helpers
         self.root = psutil.Process(process.pid)
         self.members: list[psutil.Process] = []  # at the last look
+        self.used = 0.0  # seconds of processor time, at the last look
         self.output = _Output(cast(IO[bytes], process.stdout), limits.output_kib * 1024)
 
     def watch(self) -> str:
         """Wait; return "" once the command has ended, or the limit that it passed."""
-        end = time.monotonic() + self.limits.seconds
+        began = time.monotonic()
         while True:
-            if self.output.wait(min(POLL, end - time.monotonic())):  # the supervisor is about to exit
+            if self.output.wait(POLL):  # the supervisor is about to exit
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     self.process.wait(POLL)
             if self.process.poll() is not None:
                 return self._ended()
-            if time.monotonic() >= end:
-                return f"stopped: it ran for more than {self.limits.seconds:,g} seconds"
             if passed := self._passed():
                 return passed
+            if is_out_of_time(self.limits.seconds, time.monotonic() - began, self.used):
+                return f"stopped: it ran for more than {self.limits.seconds:,g} seconds"
 
     def _ended(self) -> str:
         """A signal ends this process only from outside, or if the command kills what watches over it."""
@@ -328,6 +332,7 @@ class _Watcher:
 
     def _passed(self) -> str:
         self.members = supervisor.descendants(self.root)
+        self.used = max(self.used, sum(map(_processor_seconds, [self.root, *self.members])))
         limits, count = self.limits, len(self.members) - self.helpers
         if count > limits.processes:
             return f"stopped: it started more than {limits.processes:,} processes"
@@ -401,6 +406,24 @@ def _is_alive(process: psutil.Process) -> bool:
         return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.Error:
         return False
+
+
+ASLEEP = 0.05  # of the time by the clock; on a machine with ten busy processes a core, a command still gets more
+MOST_BY_THE_CLOCK = 10  # times the seconds of processor time
+
+
+def is_out_of_time(limit: float, by_the_clock: float, used: float) -> bool:
+    """Whether a command has used its seconds of processor time, sleeps for as long, or takes ten times as long."""
+    sleeps = by_the_clock >= limit and used < ASLEEP * by_the_clock
+    return used >= limit or sleeps or by_the_clock >= MOST_BY_THE_CLOCK * limit
+
+
+def _processor_seconds(process: psutil.Process) -> float:
+    """What a process has used, and its children that have ended."""
+    try:
+        return sum(process.cpu_times()[:4])  # user and system, its own and its children's
+    except psutil.Error:
+        return 0.0
 
 
 def _resident(process: psutil.Process) -> int:

@@ -5,14 +5,17 @@ import inspect
 import io
 import random
 import re
+import signal
 import sys
 import textwrap
+import threading
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from types import FrameType
 from typing import Any, NamedTuple
 
 import torch
@@ -33,6 +36,7 @@ TITLES: dict[Kind, str] = {
 }
 COUNT = 7  # images in the batch that it is tried on: no size that anybody writes into a network
 WIDTH = 100  # columns of what is printed
+MOST_SECONDS = 60  # of processor time, for what takes two
 # What else a network may expect, and how to give it that.
 OTHER_SHAPES = {
     (IMAGE_SIZE**2,): "It takes flat images of shape (N, 784): begin with nn.Flatten() or x.flatten(1).",
@@ -140,18 +144,47 @@ def look(make: Callable[[], nn.Module], name: str) -> Look:
           each; it is called with several seeds. A network that cannot be built, run or trained has `errors`
     name: what to call it
 
-    The network is tried on seven made-up images; it is not trained, and no data are read. What it prints is not shown.
+    The network is tried on seven made-up images; it is not trained, and no data are read. What it prints is not shown. In
+    the main thread, it has a minute of processor time, so that a loop that never ends becomes an error.
     The caller's generators, and a network that `make` hands out again and again, stay as they are.
     """
     seen = Look(name)
     with _as_it_was(), _silence() as ears:
         try:
-            _look(make, seen, ears)
-        except _CannotTrain as error:
+            with _at_most(MOST_SECONDS):
+                _look(make, seen, ears)
+        except (_CannotTrain, _TakesTooLong) as error:
             seen.errors.append(str(error))
         except (Exception, SystemExit) as error:  # noqa: BLE001 (what others wrote raises anything)
             seen.errors.append(f"The network cannot be looked at: {_said(error)}.")
     return seen
+
+
+class _TakesTooLong(BaseException):
+    """Where the network was when its time was up, as a sentence. No `except Exception` of the network's catches it."""
+
+
+@contextmanager
+def _at_most(seconds: float) -> Iterator[None]:
+    """Raise _TakesTooLong after so many seconds of processor time; without a limit where the system has no such timer."""
+    if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(_: int, frame: FrameType | None) -> None:
+        place = place_of(frame)
+        raise _TakesTooLong(
+            f"The network did not end within {seconds:g} seconds on {COUNT} images{f', and was at {place}' if place else ''}: "
+            "does a loop there never stop?"
+        )
+
+    before = signal.signal(signal.SIGPROF, stop)
+    signal.setitimer(signal.ITIMER_PROF, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)
 
 
 class _CannotTrain(Exception):

@@ -61,6 +61,11 @@ def find(name: str) -> Own:
             "or one in a file, such as mynet.py:MyNet"
         )
     file, key = place
+    if ".ipynb" in name:
+        raise ValueError(
+            f"{name} is a notebook, expected a Python file with a network, such as mynet.py:MyNet; in the notebook itself, "
+            "judge(MyNet) does the same, and `grade` takes a folder of notebooks"
+        )
     if not file.is_file():
         raise ValueError(f"there is no file {file}, expected a Python file with a network, such as mynet.py:MyNet")
     for module in BUILT_IN:
