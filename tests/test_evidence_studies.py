@@ -8,7 +8,7 @@ import pytest
 from histories import FINGERPRINT, record, seeds
 
 import utils
-from lab.evidence import changes, experiment, records
+from lab.evidence import changes, experiment, load, load_study, records
 from lab.evidence.records import Tested, Trained
 from lab.runs.recipes import Recipe
 from utils import History
@@ -34,7 +34,8 @@ def keep(
         for run in runs.values():
             records.write(folder / "records", recipe_of(place), Trained(run, len(run), tested, FINGERPRINT))
     hashes = {name: {"hash": recipe_of(place).hash} for place, name in enumerate(recipes)}
-    utils.write_json(folder / "summary.json", {"study": {"recipes": hashes, "contrasts": list(compared)}})
+    study = {"first_seed": 0, "seeds": 20, "recipes": hashes, "factors": None, "contrasts": list(compared)}
+    utils.write_json(folder / "summary.json", {"study": study})
 
 
 def path_of(place: int, seed: int, folder: Path) -> Path:
@@ -271,3 +272,10 @@ def test_a_study_says_what_it_compares(tmp_path):
     assert records.compared("study", tmp_path) == [("more", "base")]
     assert list(changes("study", tmp_path)) == ["more"]
     assert changes("study", tmp_path)["more"].difference.mean == pytest.approx(0.105)
+
+
+def test_a_study_has_its_own_seeds_whatever_else_is_recorded_of_its_recipes():
+    """Seeds 0 to 2 chose the two recipes of `chosen`; they must not confirm them."""
+    assert [list(runs) for runs in load_study("chosen").values()] == [[3, 4, 5, 6, 7, 8, 9]] * 3
+    assert list(load("choice", "each_epoch")) == [0, 1, 2]
+    assert list(load("consistency", "step3")) == list(range(20)) and 20 in load("hundred", "step3")

@@ -453,7 +453,8 @@ def _make(recipe: Any, trained: Trained) -> dict[str, object]:
 
 
 def load(study: str, recipe: str, folder: str | Path = RESULTS) -> dict[int, utils.History]:
-    """The recorded runs of one recipe of a study, by seed; `summary.json` in the folder says which files they are.
+    """The recorded runs of one recipe for a study's own seeds, by seed; `summary.json` in the folder says which files they
+    are. Other studies may have recorded more seeds of the same recipe.
 
     Raises FileNotFoundError where nothing is recorded, and ValueError for a file that is not a record and for records of
     different networks. Whether they are of today's network, `python -m lab study` and `report` say.
@@ -507,10 +508,11 @@ def factors(study: str, folder: str | Path = RESULTS) -> Factors | None:
 
 
 class _Study(NamedTuple):
-    """What the summary says of a study: the hashes of its recorded recipes by name, which are compared with which, and its
-    factors.
+    """What the summary says of a study: its seeds, the hashes of its recorded recipes by name, which are compared with
+    which, and its factors.
     """
 
+    seeds: range
     hashes: dict[str, str]
     compared: list[tuple[str, str]]
     factors: Factors | None
@@ -518,10 +520,11 @@ class _Study(NamedTuple):
 
 def _load(study: str, recipe: str, folder: str | Path) -> dict[int, Record]:
     """The records of one recipe of a study, by seed."""
-    known = _study(study, folder).hashes
+    seeds, known, *_ = _study(study, folder)
     if recipe not in known:
         raise FileNotFoundError(f"no recorded run of {study}/{recipe}, {_known('recipes', known)}: {_to_get(study)}")
-    found = [read(path) for path in Path(folder, "records").glob(f"{known[recipe]}.seed*.json")]
+    paths = (Path(folder, "records", f"{known[recipe]}.seed{seed}.json") for seed in seeds)
+    found = [read(path) for path in paths if path.exists()]
     if not found:
         raise FileNotFoundError(f"no recorded run of {study}/{recipe} in {Path(folder, 'records')}: {_to_get(study)}")
     found.sort(key=lambda record: record.history.seed)
@@ -549,6 +552,7 @@ def _study(name: str, folder: str | Path) -> _Study:
         content = json.loads(path.read_text(encoding="utf-8"))
         studies = {
             study: _Study(
+                range(rows["first_seed"], rows["first_seed"] + rows["seeds"]),
                 {recipe: row["hash"] for recipe, row in rows["recipes"].items()},
                 [(row["recipe"], row["against"]) for row in rows["contrasts"] if "recipe" in row],
                 Factors(*rows["factors"]) if rows["factors"] else None,

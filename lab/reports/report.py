@@ -113,7 +113,8 @@ def _summarize(name: str, recorded: Mapping[str, Runs]) -> dict[str, object]:
         what = {"recipe": key, "against": against} if against else {"effect": key}
         compared.append(what | _in_numbers(contrast))
     factors = STUDIES[name].factors if has_effects(STUDIES[name], recorded) else None
-    return {"recipes": recipes, "factors": factors, "contrasts": compared}
+    study = {"first_seed": STUDIES[name].first, "seeds": STUDIES[name].seeds}
+    return study | {"recipes": recipes, "factors": factors, "contrasts": compared}
 
 
 def _in_numbers(contrast: Contrast) -> dict[str, object]:
