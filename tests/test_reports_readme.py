@@ -81,7 +81,7 @@ def test_a_short_run_or_the_sample_writes_no_readme(pages, monkeypatch, variable
 
 def test_a_recipe_without_records_is_named(evidence):
     empty = readme.Evidence({}, evidence.bench, evidence.bench_app, evidence.drawings, evidence.app_network)
-    with pytest.raises(ValueError, match="consistency/step3 has no recorded run, expected some: `python -m lab study"):
+    with pytest.raises(ValueError, match="hundred/step3 has no recorded run, expected some: `python -m lab study"):
         readme.fill(empty)
 
 
