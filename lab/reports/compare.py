@@ -257,19 +257,29 @@ def as_json() -> str:
 
 
 def draw(runs: Mapping[str, Runs]) -> Figure:
-    """One row per system, with its parameters: the mean and range of its runs, and its author's claim."""
+    """One row per system, with its parameters: the mean and range of its runs, and its author's claim.
+
+    A single run is drawn hollow, with the interval that the luck of the test images leaves to it.
+    """
     measured = [row for row in rows(runs) if row.runs]
     groups = list(dict.fromkeys(row.group for row in measured))
+    claims = [row.claim_says for row in measured if row.claim_says]
+    missed = claims.count(MISSED)
     figure, axes = plt.subplots(figsize=(10, 1.4 + 0.3 * len(measured)), layout="constrained")
     for y, row in enumerate(measured):
         color = f"C{groups.index(row.group)}"
         of_row = runs[row.system]
-        axes.plot([min(of_row.accuracies), max(of_row.accuracies)], [y, y], color=color, linewidth=2, alpha=0.5)
-        axes.plot(of_row.mean, y, "o", color=color)
+        if row.runs > 1:
+            axes.plot([min(of_row.accuracies), max(of_row.accuracies)], [y, y], color=color, linewidth=2, alpha=0.5)
+            axes.plot(of_row.mean, y, "o", color=color)
+        else:
+            reach = 1.96 * statistics.standard_error(of_row.mean, 10_000)
+            axes.errorbar(of_row.mean, y, xerr=reach, fmt="o", color=color, mfc="white", linewidth=1, alpha=0.6)
         if row.claim is not None:
             axes.plot(row.claim, y, "x", color="black", zorder=3)
     for group in groups:
         axes.plot([], [], "o-", color=f"C{groups.index(group)}", label=group)
+    axes.plot([], [], "o", color="gray", mfc="white", label="one run, and the luck of the test images")
     axes.plot([], [], "x", color="black", label="as its author claims")
     axes.axvline(utils.TARGET_PERCENT, color="black", linestyle="--", linewidth=1)
     axes.set_yticks(range(len(measured)), [f"{row.system}   {row.parameters:>10,}" for row in measured], fontsize=8)
@@ -277,7 +287,7 @@ def draw(runs: Mapping[str, Runs]) -> Figure:
     axes.grid(axis="x", alpha=0.3)
     axes.set(
         xlabel="test accuracy, percent: mean and range of our runs",
-        title="Systems and their parameters: measured and claimed",
+        title=f"{missed} of {len(claims)} claims missed by more than luck: measured and claimed",
     )
     figure.legend(loc="outside lower center", ncols=4, fontsize=8)
     plt.close(figure)
