@@ -994,12 +994,12 @@ def test_pages_and_table_say_how_a_network_was_trained(many):
     grade.recipe = own
     assert usual.cells()["recipe"] == "the class's" and grade.cells()["recipe"] == in_one_line(changes(own, STEP_3))
     words = (
-        "15 epochs of nesterov in batches of 128; a learning rate of 0.2, multiplied by 0.1 after every 5 epochs; weight decay "
+        "15 epochs of SGD with Nesterov momentum in batches of 128; a learning rate of 0.2, multiplied by 0.1 after every 5 epochs; weight decay "
         "0.0005; augmentation by rotation 10, shift 0.1, scale 0.1, shear 5, warp 0.04, not in the last 5 epochs"
     )
     assert in_words(STEP_3) == words
     assert in_words(replace(own, epochs=1, schedule="cosine", weight_decay=0)) == (
-        "1 epoch of nesterov in batches of 128; a learning rate of 0.05, which falls along a cosine; no augmentation"
+        "1 epoch of SGD with Nesterov momentum in batches of 128; a learning rate of 0.05, which falls along a cosine; no augmentation"
     )
     for page in (pages.class_page([usual, grade], []), pages.student_page(grade, many)):
         assert words in text_of(page)

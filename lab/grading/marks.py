@@ -195,6 +195,11 @@ class Grade:
         """The sum of the points."""
         return None if self.points is None else sum(item.given for item in self.points)
 
+    @property
+    def did_not_learn(self) -> bool:
+        """Whether a run that came to its end gets more than half of the images wrong."""
+        return bool(self.summary and self.summary.collapsed)
+
     def cells(self) -> dict[str, str]:
         """The student's line of grades.csv, by `COLUMNS`."""
         summary, to_step3 = self.summary, self.difference
@@ -210,7 +215,7 @@ class Grade:
             {None: "", True: "yes", False: "no"}[self.budget_met],
             difference,
             str(len(self.terms.seeds)),
-            "; ".join(failure.why for failure in self.failures),
+            "; ".join([*(failure.why for failure in self.failures), *["it did not learn"] * self.did_not_learn]),
             "" if self.submission.trouble else in_one_line(self.changes) or "the class's",
             self.graded_from,
             ", ".join(self.same_code),

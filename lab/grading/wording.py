@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from lab.runs.recipes import Recipe
 
+OPTIMIZERS = {"nesterov": "SGD with Nesterov momentum", "sgd": "SGD", "adam": "Adam", "adadelta": "Adadelta"}
 NOT_SHOWN = ("network", "switches")  # they say what is trained, not how
 
 
@@ -30,7 +31,8 @@ def in_one_line(found: list[Change]) -> str:
 
 def in_words(recipe: Recipe) -> str:
     """How a recipe trains: epochs, rate and its schedule, optimizer, batches, augmentation."""
-    parts = [f"{_count(recipe.epochs, 'epoch')} of {recipe.optimizer} in batches of {recipe.batch_size}", _rate(recipe)]
+    optimizer = OPTIMIZERS[recipe.optimizer]
+    parts = [f"{_count(recipe.epochs, 'epoch')} of {optimizer} in batches of {recipe.batch_size}", _rate(recipe)]
     if recipe.weight_decay:
         parts.append(f"weight decay {recipe.weight_decay:g}")
     if recipe.augmentation or recipe.flip:
