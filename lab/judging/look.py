@@ -172,6 +172,8 @@ def _at_most(seconds: float) -> Iterator[None]:
         return
 
     def stop(_: int, frame: FrameType | None) -> None:
+        while frame and frame.f_code.co_filename.startswith((TORCH, layer_table.__code__.co_filename)):
+            frame = frame.f_back  # the layer table listens to what the network calls
         place = place_of(frame)
         raise _TakesTooLong(
             f"The network did not end within {seconds:g} seconds on {COUNT} images{f', and was at {place}' if place else ''}: "
