@@ -760,7 +760,8 @@ def test_two_submissions_in_a_real_sandbox(few, tmp_path, monkeypatch, capsys):
     (tmp_path / "short.yaml").write_text(SHORT)
     assert command(monkeypatch, "grade", "in", "--seeds", 1, "--jobs", 2, "--out", "out", "--recipe", "short.yaml") == 0
     rows = {row["name"]: row for row in csv.DictReader(io.StringIO((tmp_path / "out" / "grades.csv").read_text()))}
-    assert rows["good"]["what failed"] == "" and 5 < float(rows["good"]["mean"]) < 100
+    # Three steps on 300 images teach nothing: that is said, and is all that failed.
+    assert rows["good"]["what failed"] == "it did not learn" and 5 < float(rows["good"]["mean"]) < 50
     assert rows["good"]["isolation"] and rows["bad"]["mean"] == rows["bad"]["isolation"] == ""
     assert "bad.py is not Python" in rows["bad"]["what failed"]
     assert "<script>" not in (tmp_path / "out" / "bad.html").read_text()
