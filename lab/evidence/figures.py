@@ -321,6 +321,35 @@ def show_comparison(recipes: Recorded, against: str, changes: Mapping[str, Contr
     return figure
 
 
+def show_changes(on: Mapping[str, Mapping[str, Contrast]], title: str) -> Figure:
+    """The changes of one ladder on several data sets, row by row: the mean and its adjusted 95 % interval.
+
+    `on` has the changes by name, for each data set by its name. A row in which a seed collapsed anywhere is left out.
+    """
+    rows = [
+        key
+        for key in next(iter(on.values()))
+        if all(key in one and one[key].difference.has_interval for one in on.values())
+    ]
+    figure, axes = plt.subplots(figsize=(11, 1.9 + 0.42 * len(rows)), layout="constrained")
+    for i, (name, changes) in enumerate(on.items()):
+        marker = "os^D"[i]
+        for y, key in enumerate(rows):
+            place, change = y + 0.28 * (i - (len(on) - 1) / 2), changes[key]
+            axes.plot(change.difference[1:], [place, place], color=_color(change), linewidth=2)
+            axes.plot(change.difference.mean, place, marker, color=_color(change))
+        axes.plot([], [], marker, color="black", label=name)
+    axes.axvline(0, color="black", linewidth=1)
+    axes.set_yticks(range(len(rows)), [readable(key) for key in rows])
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.set_xlabel("points of test accuracy, mean of the last five epochs, change to the row above")
+    axes.set_title(f"{title}\n(95 % intervals, adjusted; red: a loss, green: a gain, blue: equivalent)", fontsize=11)
+    axes.grid(axis="x", alpha=0.3)
+    figure.legend(loc="outside lower center", ncols=len(on), fontsize=9)
+    plt.close(figure)
+    return figure
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Mistakes
 # ---------------------------------------------------------------------------------------------------------------------

@@ -99,6 +99,7 @@ class RecordedRecipe(_Part):
     flip: Number = 0.0
     validation: Number = 0.0
     patience: int = 0
+    dataset: str = "mnist"
 
     @property
     def validates(self) -> bool:
@@ -147,7 +148,8 @@ class _File(_Part, Generic[Measured]):
 # Which epoch a run keeps, and what a full run is
 # ---------------------------------------------------------------------------------------------------------------------
 
-MNIST_TRAIN, MNIST_TEST = 60_000, 10_000
+TRAIN_IMAGES, TEST_IMAGES = 60_000, 10_000
+DATASETS = {"mnist": "MNIST", "fashion-mnist": "Fashion-MNIST"}  # a recipe's word for it, and that of a history
 
 
 class Training(Protocol):
@@ -168,10 +170,13 @@ class Training(Protocol):
     @property
     def validates(self) -> bool: ...
 
+    @property
+    def dataset(self) -> str: ...
+
 
 def images_to_train(recipe: Training, images: int) -> int:
     """The number of training images that are not held out."""
-    share = 1 / 6 if recipe.held_out else recipe.validation  # of MNIST's 60,000: the last 10,000
+    share = 1 / 6 if recipe.held_out else recipe.validation  # of 60,000: the last 10,000
     return images - max(1, round(share * images)) if recipe.validates else images
 
 
@@ -224,14 +229,14 @@ def extent(history: utils.History) -> Extent:
 
 
 def shortfall(recipe: Training, ran: Extent, kept: int) -> str:
-    """Why a run is not evidence, which is a full run on all of MNIST; "" if it is.
+    """Why a run is not evidence, which is a full run on all of its data set; "" if it is.
 
     `kept` is the epoch whose weights are kept; early stopping may end a run `patience` epochs later.
     """
-    train_images = images_to_train(recipe, MNIST_TRAIN)
-    images = train_images, MNIST_TRAIN - train_images if recipe.validates else MNIST_TEST
-    if ran.dataset != "MNIST":
-        return f"it is of a {ran.dataset}, expected all of MNIST"
+    train_images = images_to_train(recipe, TRAIN_IMAGES)
+    images = train_images, TRAIN_IMAGES - train_images if recipe.validates else TEST_IMAGES
+    if ran.dataset != DATASETS[recipe.dataset]:
+        return f"it is of a {ran.dataset}, expected all of {DATASETS[recipe.dataset]}"
     if (ran.train_images, ran.measured_images) != images:
         return (
             f"it was trained on {ran.train_images:,} and measured on {ran.measured_images:,} images, "
@@ -399,8 +404,8 @@ def _check_evidence(recipe: Training, history: utils.History, tested: Tested | N
     lacks = shortfall(recipe, extent(history), kept_epoch(recipe, history))
     if lacks:
         raise ValueError(lacks)
-    if tested and tested.images != MNIST_TEST:
-        raise ValueError(f"test.images is {tested.images}, expected {MNIST_TEST}")
+    if tested and tested.images != TEST_IMAGES:
+        raise ValueError(f"test.images is {tested.images}, expected {TEST_IMAGES}")
 
 
 # ---------------------------------------------------------------------------------------------------------------------

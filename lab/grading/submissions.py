@@ -37,7 +37,14 @@ MOST_IN_LITERALS, MOST_IN_NAMES = 2_000, 5_000
 MOST_NAME = 100  # characters
 # What a submission may claim: how many of how many seeds are consistent, and accuracies in percent
 OF_A_CLAIM = ("parameters", "consistent", "seeds", "mean", "worst")
-NOT_YOURS = ("network", "switches", "held_out", "validation", "patience")  # fields that a recipe.yaml may not have
+NOT_YOURS = (
+    "network",
+    "switches",
+    "held_out",
+    "validation",
+    "patience",
+    "dataset",
+)  # fields that a recipe.yaml may not have
 RESERVED = ("index",)  # index.html is the page of the class
 
 

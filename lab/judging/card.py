@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 import utils
 from lab.evidence import figures, records, statistics
-from lab.evidence.records import MNIST_TEST, Tested
+from lab.evidence.records import TEST_IMAGES, Tested
 from lab.evidence.statistics import Difference
 from lab.evidence.tables import seeds_table
 from lab.judging.advice import BUDGET
@@ -109,7 +109,7 @@ class Card:
     @property
     def on_mnist(self) -> bool:
         """Whether all of MNIST's test images were measured, as in the records."""
-        return all(run.dataset == "MNIST" and run.test_images == MNIST_TEST for run in self.runs.values())
+        return all(run.dataset == "MNIST" and run.test_images == TEST_IMAGES for run in self.runs.values())
 
     def to_step3(self) -> ToStep3:
         """How it compares with the recorded runs of Step 3."""

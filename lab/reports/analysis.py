@@ -22,6 +22,7 @@ from lab.evidence.figures import save
 from lab.evidence.places import expect_folder
 from lab.evidence.records import Tested
 from lab.reports.errors import show_wrong
+from lab.runs import datasets
 from lab.runs.checkpoint import load_model
 from lab.runs.train import evaluate, predict
 
@@ -162,7 +163,7 @@ def test(path: Path) -> str:
     """
     loaded = load_model(path)
     expect_folder(path.parent)
-    digits = utils.load_data(utils.pick_device())[1]
+    digits = datasets.load(loaded.recipe.dataset, utils.pick_device())[1]
     logits = predict(loaded.model, loaded.recipe, digits)
     tested = evaluate(logits, digits.labels)
     scores = metrics(digits.labels, tested)

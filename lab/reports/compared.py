@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from itertools import pairwise
 
 import utils
-from lab.evidence.contrasts import Contrast, contrasts, effects
+from lab.evidence.contrasts import DIFFERENT, EQUIVALENT, Contrast, contrasts, effects
 from lab.runs.recipes import Study
 
 Runs = Mapping[int, utils.History]  # by seed
@@ -24,6 +24,17 @@ def study_contrasts(study: Study, recorded: Mapping[str, Runs]) -> dict[str, tup
     }
     beside = effects(study.factors, recorded) if study.factors and has_effects(study, recorded) else None
     return {key: (others.get(key, ""), contrast) for key, contrast in contrasts(pairs, beside=beside).items()}
+
+
+def elsewhere(here: Contrast, there: Contrast) -> str:
+    """What becomes of a conclusion on another data set: it "survives" if both say *different* with the same sign or both
+    *equivalent*, it "turns" if both say *different* with opposite signs, otherwise it is "open".
+    """
+    if here.says == there.says == EQUIVALENT:
+        return "survives"
+    if here.says == there.says == DIFFERENT:
+        return "survives" if (here.difference.mean > 0) == (there.difference.mean > 0) else "turns"
+    return "open"
 
 
 def has_effects(study: Study, recorded: Mapping[str, Runs]) -> bool:

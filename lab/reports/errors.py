@@ -15,6 +15,7 @@ from lab.evidence.figures import save
 from lab.evidence.places import expect_folder
 from lab.evidence.records import Tested
 from lab.evidence.tables import table
+from lab.runs import datasets
 from lab.runs.checkpoint import load_model
 from lab.runs.train import evaluate, predict
 
@@ -108,7 +109,7 @@ def compare_errors(paths: Sequence[Path], folder: Path) -> str:
     """Evaluate several checkpoints, and return the tables of `describe_errors`.
 
     Writes `errors.json`, `overlap.png` and `wrong_for_all.png` to `folder`. Raises what `load_model` raises, and
-    ValueError if a file is given twice.
+    ValueError if a file is given twice or the networks are not of one data set.
     """
     expect_folder(folder)
     for path in paths:
@@ -118,7 +119,10 @@ def compare_errors(paths: Sequence[Path], folder: Path) -> str:
     names = [f"{one.name}, seed {one.seed}" for one in loaded]
     # runs of one recipe and seed may differ in overridden fields: then their folders distinguish them
     names = [name if names.count(name) == 1 else f"{name}, {path.parent}" for name, path in zip(names, paths)]
-    digits = utils.load_data(utils.pick_device())[1]
+    used = sorted({one.recipe.dataset for one in loaded})
+    if len(used) > 1:
+        raise ValueError(f"the checkpoints are of {' and '.join(used)}, expected networks of one data set")
+    digits = datasets.load(used[0], utils.pick_device())[1]
     tested = {name: evaluate(predict(one.model, one.recipe, digits), digits.labels) for name, one in zip(names, loaded)}
     shared, pairs = overlap(tested), commonest_pairs(tested)
     content = {

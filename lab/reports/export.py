@@ -14,6 +14,7 @@ import models
 import utils
 from lab.evidence.places import APP_NETWORK, expect_folder, is_evidence, refuse_evidence
 from lab.evidence.records import shortfall
+from lab.runs import datasets
 from lab.runs.checkpoint import Loaded, load_model
 from lab.runs.train import evaluate, predict
 
@@ -40,7 +41,7 @@ def export(path: Path, to: Path = APP_NETWORK) -> str:
     loaded = load_model(path)
     if is_evidence(to):
         _refuse_short(path, to, loaded)
-    test = utils.load_data(utils.pick_device())[1]
+    test = datasets.load(loaded.recipe.dataset, utils.pick_device())[1]
     tested = evaluate(predict(loaded.model, loaded.recipe, test), test.labels)
     network = FromPixels(loaded.model.cpu().eval(), loaded.recipe.mean, loaded.recipe.std).to(
         memory_format=torch.contiguous_format
@@ -63,7 +64,9 @@ def export(path: Path, to: Path = APP_NETWORK) -> str:
 
 def _refuse_short(path: Path, to: Path, loaded: Loaded) -> None:
     lacks = "it does not say what it was trained on: train it again"
-    if loaded.extent:
+    if loaded.recipe.dataset != "mnist":
+        lacks = f"it is of {loaded.recipe.dataset}"
+    elif loaded.extent:
         lacks = shortfall(loaded.recipe, loaded.extent, loaded.epoch)
     if lacks:
         raise ValueError(f"{to} is for a full run on all of MNIST, and {path} is none, {lacks}")

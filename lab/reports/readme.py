@@ -20,7 +20,7 @@ from lab.evidence.places import APP_NETWORK, RECORDS, RESULTS, refuse_evidence
 from lab.evidence.statistics import over_seeds, share_at_least, share_interval, standard_error
 from lab.reports import compare
 from lab.reports.compared import study_contrasts
-from lab.runs.recipes import STEP_2, STEP_3, STUDIES
+from lab.runs.recipes import STEP_2, STEP_3, STUDIES, Recipe
 from lab.systems import peers
 
 ROOT = Path(__file__).parents[2]
@@ -291,10 +291,14 @@ def _resampled(evidence: Evidence) -> dict[str, Runs]:
     for study in (STUDIES | peers.STUDIES).values():
         for name, recipe in study.recipes.items():
             runs = evidence.recorded.get(recipe.hash, {})
-            if len(runs) >= FEWEST_SEEDS and not recipe.validates and recipe.hash not in hashes:
+            if len(runs) >= FEWEST_SEEDS and _is_judged(recipe) and recipe.hash not in hashes:
                 hashes.add(recipe.hash)
                 found[name] = {seed: record.history for seed, record in runs.items()}
     return found
+
+
+def _is_judged(recipe: Recipe) -> bool:
+    return recipe.dataset == "mnist" and not recipe.validates
 
 
 def _odds(evidence: Evidence) -> str:

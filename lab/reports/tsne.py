@@ -15,6 +15,7 @@ from torch import Tensor, nn
 import utils
 from lab.evidence.figures import save
 from lab.evidence.places import expect_folder
+from lab.runs import datasets
 from lab.runs.checkpoint import load_model
 from lab.runs.recipes import Recipe
 from lab.runs.train import predict
@@ -56,7 +57,7 @@ def tsne(path: Path, images: int = 1_000) -> str:
     """
     loaded = load_model(path)
     expect_folder(path.parent)
-    digits = utils.load_data(utils.pick_device())[1][:images]
+    digits = datasets.load(loaded.recipe.dataset, utils.pick_device())[1][:images]
     utils.seed_everything(loaded.seed)
     untrained = loaded.recipe.make_network().to(utils.pick_device())  # the run's initial weights
     labels = digits.labels.cpu().numpy()

@@ -15,12 +15,13 @@ from torch import nn
 
 import models
 import utils
-from lab.evidence.records import LATER, Factors, recipe_hash
+from lab.evidence.records import DATASETS, LATER, Factors, recipe_hash
 from lab.runs import own
 from lab.runs.fingerprint import fingerprint
 
 Optimizer = Literal["nesterov", "sgd", "adam", "adadelta"]
 Schedule = Literal["step", "cosine", "one-cycle"]
+DataSet = Literal["mnist", "fashion-mnist"]
 OPTIMIZERS: tuple[str, ...] = get_args(Optimizer)
 SCHEDULES: tuple[str, ...] = get_args(Schedule)
 
@@ -63,11 +64,13 @@ class Recipe:
         LATER["validation"]
     )
     patience: Annotated[int, "stop after this many epochs without a better one; 0: never"] = LATER["patience"]
+    dataset: Annotated[DataSet, "what it trains on; both data sets have the same sizes"] = LATER["dataset"]
 
     def __post_init__(self) -> None:
         for name, value, known in (
             ("optimizer", self.optimizer, OPTIMIZERS),
             ("schedule", self.schedule, SCHEDULES),
+            ("dataset", self.dataset, DATASETS),
         ):
             if value not in known:
                 raise ValueError(f"{name} is {value!r}, expected one of {', '.join(known)}")
@@ -202,35 +205,39 @@ EACH_EPOCH = replace(STEP_3, step_size=1, gamma=0.72)
 
 NO_DROPOUT = replace(STEP_2, switches={"dropout": 0.0})
 
+# From Model_1 without its batch norm to the full Step 3, each recipe builds on the one before: most change one thing,
+# three change two (the report says which).
+LADDER: dict[str, Recipe] = {
+    "no_batch_norm": replace(STEP_1, switches={"batch_norm": False}),
+    "step1": STEP_1,
+    "pool_at_5": replace(STEP_1, switches={"pool_at": 5}),
+    "gap": replace(STEP_1, switches={"pool_at": 5, "gap": True}),
+    "fully_connected": replace(STEP_1, switches={"pool_at": 5, "gap": True, "fully_connected": True}),
+    "capacity": replace(
+        STEP_2,
+        switches={"channels": [8, 14, 10, 10, 10], "capacity": 14, "separable": False, "dropout": 0.0},
+    ),
+    "width": replace(STEP_2, switches={**WHOLE, "dropout": 0.0}),
+    "separable": NO_DROPOUT,
+    "dropout": STEP_2,
+    "no_dropout": NO_DROPOUT,
+    "schedule": replace(NO_DROPOUT, learning_rate=STEP_3.learning_rate, gamma=STEP_3.gamma),
+    "weight_decay": replace(STEP_3, augmentation={}),  # without augmentation, all epochs are plain
+    "augmentation": replace(STEP_3, plain_epochs=0),
+    "plain_epochs": STEP_3,
+}
+
 STUDIES: dict[str, Study] = {
     "consistency": Study(
         "What do the notebooks' three recipes give, over seeds?",
         20,
         {"step1": STEP_1, "step2": STEP_2, "step3": STEP_3},
     ),
-    # From Model_1 without its batch norm to the full Step 3, each recipe builds on the one before: most change one thing, three change two (the report says which).
-    "ladder": Study(
-        "From Model_1 to Step 3, row by row: what does each bring?",
-        10,
-        {
-            "no_batch_norm": replace(STEP_1, switches={"batch_norm": False}),
-            "step1": STEP_1,
-            "pool_at_5": replace(STEP_1, switches={"pool_at": 5}),
-            "gap": replace(STEP_1, switches={"pool_at": 5, "gap": True}),
-            "fully_connected": replace(STEP_1, switches={"pool_at": 5, "gap": True, "fully_connected": True}),
-            "capacity": replace(
-                STEP_2,
-                switches={"channels": [8, 14, 10, 10, 10], "capacity": 14, "separable": False, "dropout": 0.0},
-            ),
-            "width": replace(STEP_2, switches={**WHOLE, "dropout": 0.0}),
-            "separable": NO_DROPOUT,
-            "dropout": STEP_2,
-            "no_dropout": NO_DROPOUT,
-            "schedule": replace(NO_DROPOUT, learning_rate=STEP_3.learning_rate, gamma=STEP_3.gamma),
-            "weight_decay": replace(STEP_3, augmentation={}),  # without augmentation, all epochs are plain
-            "augmentation": replace(STEP_3, plain_epochs=0),
-            "plain_epochs": STEP_3,
-        },
+    "ladder": Study("From Model_1 to Step 3, row by row: what does each bring?", 10, LADDER, against="above"),
+    "fashion": Study(
+        "Does the ladder hold elsewhere? Its recipes, unchanged, on Fashion-MNIST",
+        5,
+        {key: replace(recipe, dataset="fashion-mnist") for key, recipe in LADDER.items()},
         against="above",
     ),
     # The full Step 3, and one ingredient of it left out or exchanged at a time.

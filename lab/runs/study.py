@@ -15,8 +15,8 @@ from tqdm import tqdm
 import utils
 from lab.evidence import records, statistics
 from lab.evidence.places import RECORDS, expect_folder, is_evidence, refuse_evidence
-from lab.evidence.records import Trained, record_path
-from lab.runs import orphans
+from lab.evidence.records import DATASETS, Trained, record_path
+from lab.runs import datasets, orphans
 from lab.runs.complaints import nearest
 from lab.runs.recipes import STUDIES, Recipe, Study
 from lab.runs.train import run, run_folder
@@ -113,9 +113,10 @@ def _missing(wanted: Mapping[Path, Job], folder: Path) -> list[Job]:
     Raises ValueError, before anything is set aside, for a record of other data than there is here, and for a committed
     record of another network.
     """
-    here = "MNIST"  # the committed records are of nothing else
+    here: dict[str, str] = DATASETS  # the committed records are of whole data sets
     if not is_evidence(folder):
-        here = utils.load_data(torch.device("cpu"))[0].dataset
+        used = {recipe.dataset for _, recipe, _ in wanted.values()}
+        here = {dataset: datasets.load(dataset, torch.device("cpu"))[0].dataset for dataset in used}
     bad: dict[Path, tuple[str, str]] = {}  # the complaint, and the suffix that the file is set aside with
     done = set()
     networks: dict[str, list[float]] = {}
@@ -127,9 +128,10 @@ def _missing(wanted: Mapping[Path, Job], folder: Path) -> list[Job]:
         except ValueError as error:
             bad[path] = str(error), ".torn"
             continue
-        if record.history.dataset != here:
+        data = here[recipe.dataset]
+        if record.history.dataset != data:
             raise ValueError(
-                f"{path} is of a {record.history.dataset}, and the data here is {here}: name another folder"
+                f"{path} is of a {record.history.dataset}, and the data here is {data}: name another folder"
             )
         if recipe.hash not in networks:
             networks[recipe.hash] = recipe.fingerprint

@@ -16,8 +16,8 @@ from torchvision.transforms import v2
 import utils
 from lab.evidence import figures
 from lab.evidence.places import expect_folder
-from lab.evidence.records import Tested, Trained, best_epoch, images_to_train, kept_epoch
-from lab.runs import checkpoint
+from lab.evidence.records import DATASETS, Tested, Trained, best_epoch, images_to_train, kept_epoch
+from lab.runs import checkpoint, datasets
 from lab.runs.checkpoint import load_model
 from lab.runs.config import read_yaml
 from lab.runs.fingerprint import digest
@@ -114,7 +114,7 @@ def run(
         expect_folder(folder)
         if (folder / "config.yaml").exists():
             checkpoint.expect_same_run(folder, read_yaml(folder / "config.yaml"), checkpoint.description(recipe, seed))
-    train, test = utils.load_data(utils.pick_device())
+    train, test = datasets.load(recipe.dataset, utils.pick_device())
     train, measured = split(recipe, train, test)
     epochs, plain_epochs = recipe.epochs, recipe.plain_epochs
     short = bool(os.environ.get("SESSION7_SHORT"))
@@ -268,8 +268,8 @@ def log(recipe: Recipe, history: utils.History, tested: Tested | None = None) ->
         lines.append(f"kept: epoch {kept}, the best on {history.test_images:,} validation images, {percent}")
     else:
         lines.append(f"kept: epoch {kept}, the last one")
-    if history.dataset != "MNIST":
-        lines.append(f"measured on a {history.dataset}, not on all of MNIST")
+    if history.dataset != DATASETS[recipe.dataset]:
+        lines.append(f"measured on a {history.dataset}, not on all of {DATASETS[recipe.dataset]}")
     if is_out_of_patience(recipe, history):
         lines.append(f"stopped early: no better epoch for {recipe.patience}")
     if tested:

@@ -24,7 +24,8 @@ def names() -> dict[str, Recipe]:
     """All recipes by the name that `python -m lab train` takes.
 
     That is the recipe's name in its study, or `STUDY/NAME` if the studies give one name to different recipes. A
-    published system, or a step of the lesson beside them, keeps its plain name.
+    published system, or a step of the lesson beside them, keeps its plain name, and so does a recipe that another study
+    runs on other images.
     """
     return {_name(study, key): recipe for study, one in studies().items() for key, recipe in one.recipes.items()}
 
@@ -33,7 +34,8 @@ def _name(study: str, key: str) -> str:
     recipe = studies()[study].recipes[key]
     if key in peers.PEERS:
         return key if peers.PEERS[key].recipe == recipe else f"{study}/{key}"
-    meant = [one.recipes[key] for one in studies().values() if key in one.recipes]
+    found = [one.recipes[key] for one in studies().values() if key in one.recipes]
+    meant = [other for other in found if other.dataset == "mnist"]
     return key if all(other == recipe for other in meant) else f"{study}/{key}"
 
 
