@@ -44,6 +44,7 @@ verify-grading: .venv/ready-to-test  ## 80 attempts to cheat, and a class of 30,
 	SESSION7_DATASET=sample $(BIN)/python -m pytest -v tests/verify_class.py
 
 notebooks: .venv/ready  ## execute the notebooks in place, for whoever changes them
+	rm -rf runs
 	$(BIN)/python -m lab notebooks . $(STEPS) lab/Peers lab/Answers lab/Your_Network
 
 bench: .venv/ready  ## seconds an epoch beside the usual pipeline
