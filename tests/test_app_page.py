@@ -125,7 +125,8 @@ def test_a_drawn_digit_is_recognized(open_page, digit):
     width = page.locator(f"#bar-{digit} .bar").evaluate("bar => bar.style.width")
     assert float(width.rstrip("%")) == pytest.approx(bars[digit], abs=0.06)
     image = seen(page)
-    assert max(image) > 250 and sum(value > 0 for value in image) > 20
+    # the page sends 140 pixels: an edge of the stroke may share one with the paper, a twelfth of a cell of the image
+    assert max(image) > 255 * 10 / 12 and sum(value > 0 for value in image) > 20
 
 
 def test_the_bars_move_while_drawing(open_page):
