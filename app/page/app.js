@@ -2,7 +2,10 @@
 
 const BRUSH = 22; // of the canvas's 280 pixels: about two of 28, like MNIST's strokes
 const STEP = 10; // canvas pixels that an arrow key moves the pen
-const BETWEEN = 60; // least milliseconds between requests: faster than the eye, and within the server's rate limit
+const SENT_SIDE = 140; // pixels of the drawing as it is sent: five of them for each of the network's 28
+const BETWEEN = 60; // least milliseconds between requests: faster than the eye
+const SLOWEST = 1000; // most milliseconds between requests while the server asks to slow down
+const ATTEMPTS = 20; // how often a refused correction is sent before the page gives up
 const PAUSE = 600; // milliseconds without a change before screen readers announce the prediction
 const LARGEST_FILE = 1024 * 1024; // bytes; larger pictures are scaled down before they are sent
 const LARGEST_SIDE = 1024;
@@ -10,6 +13,9 @@ const LARGEST_SIDE = 1024;
 const element = (id) => document.getElementById(id);
 const paper = element("paper");
 const ink = paper.getContext("2d", { willReadFrequently: true });
+const sent = document.createElement("canvas");
+sent.width = sent.height = SENT_SIDE;
+const sentInk = sent.getContext("2d", { alpha: false, willReadFrequently: true }); // no alpha: fewer bytes to decode
 
 // ---------------------------------------------------------------------------------------------------------------------
 // The drawing: strokes, each a list of points, or a picture
@@ -141,6 +147,7 @@ function toBlob(canvas) {
 
 let asking = null; // a promise while a request is running
 let outdated = false; // whether the drawing has changed since the last request
+let pace = BETWEEN; // milliseconds between requests: doubles when one is refused, and recovers with each answer
 
 function ask() {
   outdated = true;
@@ -151,13 +158,14 @@ async function askAll() {
   while (outdated) {
     outdated = false;
     const asked = drawing;
-    const pace = wait(BETWEEN);
+    const paced = wait(pace);
     const said = await send(`predict?drawing=${asked}`, await onPaper());
-    await pace;
+    await paced;
+    pace = said.refused ? Math.min(2 * pace, SLOWEST) : Math.max(0.9 * pace, BETWEEN);
     if (asked !== drawing) continue;
-    if (said.status === 429 || said.status === 503) {
-      await wait(500);
-      outdated = true;
+    if (said.refused) {
+      await wait(pace * Math.random()); // so that the pages of a class do not all come back at once
+      outdated ||= asked === drawing;
     } else if (said.error) {
       forget(said.error);
     } else {
@@ -173,19 +181,30 @@ function wait(milliseconds) {
 function onPaper() {
   if (picture) return picture.blob;
   paint(); // without the pen's marker
-  const blob = toBlob(paper);
+  sentInk.drawImage(paper, 0, 0, SENT_SIDE, SENT_SIDE);
   showPen();
-  return blob;
+  return toBlob(sent);
 }
 
 async function send(address, body, headers = {}) {
   try {
     const response = await fetch(address, { method: body === undefined ? "GET" : "POST", body, headers });
     const content = await response.json();
-    return response.ok ? content : { error: `${capital(content.error)}.`, status: response.status };
+    if (response.ok) return content;
+    const refused = response.headers.has("Retry-After"); // the server is busy, and expects the same request again
+    return { error: `${capital(content.error)}.`, status: response.status, refused };
   } catch {
-    return { error: "The server does not respond. Is it still running?", status: 0 };
+    return { error: "The server does not respond. Is it still running?", status: 0, refused: false };
   }
+}
+
+async function sendPatiently(...request) {
+  let said = await send(...request);
+  for (let attempt = 1; said.refused && attempt < ATTEMPTS; attempt++) {
+    await wait(SLOWEST * (0.5 + Math.random() / 2));
+    said = await send(...request);
+  }
+  return said;
 }
 
 function capital(sentence) {
@@ -252,7 +271,8 @@ async function tell(digit) {
   for (const button of element("truths").children) button.disabled = true;
   const told = drawing;
   await asking; // the last stroke's prediction must arrive first
-  const said = await send(`drawings/${told}/truth`, JSON.stringify({ digit }), { "Content-Type": "application/json" });
+  const json = { "Content-Type": "application/json" };
+  const said = await sendPatiently(`drawings/${told}/truth`, JSON.stringify({ digit }), json);
   if (said.error) {
     element("told").textContent = said.error;
     if (told === drawing && said.status !== 409) {
@@ -267,7 +287,7 @@ async function tell(digit) {
 }
 
 async function showStatistics() {
-  const counted = await send("statistics");
+  const counted = await sendPatiently("statistics");
   if (counted.error) {
     element("counted").textContent = counted.error;
     return;
