@@ -29,7 +29,7 @@ from app.store import (
     in_class,
 )
 
-ON_WALL = 20  # drawings that the projector shows
+ON_WALL = 16  # drawings that the projector shows
 ON_PAGE = 60  # drawings on one page of the teacher's list
 EXPORTED = 500  # drawings that the export reads at a time
 SECONDS = 1.0  # how long statistics may be old: thirty pages ask for them every few seconds
