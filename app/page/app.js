@@ -6,6 +6,7 @@ const SENT_SIDE = 140; // pixels of the drawing as it is sent: five of them for 
 const BETWEEN = 60; // least milliseconds between requests: faster than the eye
 const SLOWEST = 1000; // most milliseconds between requests while the server asks to slow down
 const ATTEMPTS = 20; // how often a refused correction is sent before the page gives up
+const REFRESH = 5000; // milliseconds between statistics while the page is visible
 const PAUSE = 600; // milliseconds without a change before screen readers announce the prediction
 const LARGEST_FILE = 1024 * 1024; // bytes; larger pictures are scaled down before they are sent
 const LARGEST_SIDE = 1024;
@@ -460,6 +461,8 @@ for (let digit = 0; digit < 10; digit++) {
 }
 paint();
 showStatistics();
+element("counted").setAttribute("aria-live", "off"); // screen readers need not hear every drawing of the room
+setInterval(() => document.visibilityState === "visible" && showStatistics(), REFRESH);
 const about = await send("about");
 if (!about.error) {
   element("about").textContent =
