@@ -14,6 +14,7 @@ import models
 import utils
 from lab.evidence.places import APP_NETWORK, expect_folder, is_evidence, refuse_evidence
 from lab.evidence.records import shortfall
+from lab.reports.maps import describe_maps
 from lab.runs.checkpoint import Loaded, load_model
 from lab.runs.train import evaluate, predict
 
@@ -32,8 +33,8 @@ class FromPixels(nn.Module):
 def export(path: Path, to: Path = APP_NETWORK) -> str:
     """Export the network of a checkpoint to ONNX, with input `images` and output `logits`; return a one-line summary.
 
-    The file's metadata holds the recipe, the seed and the test accuracy. Raises what `load_model` raises, and
-    ValueError if `to` is the app's network and the run was not a full run on all of MNIST.
+    The file's metadata holds the recipe, the seed, the test accuracy, and where the feature maps are. Raises what
+    `load_model` raises, and ValueError if `to` is the app's network and the run was not a full run on all of MNIST.
     """
     refuse_evidence(to, "name another file, `export CHECKPOINT FILE`")
     expect_folder(to.parent)
@@ -54,7 +55,7 @@ def export(path: Path, to: Path = APP_NETWORK) -> str:
         "parameters": str(models.count_parameters(loaded.model)),
         "accuracy": f"{tested.accuracy:.2f}",
         "tested_on": f"{tested.images} test images of {test.dataset}",
-    }
+    } | describe_maps(content)
     onnx.helper.set_model_props(content, about)
     with utils.whole_or_not_at_all(to) as unfinished:
         onnx.save(content, unfinished)
