@@ -1,5 +1,6 @@
 """`python -m app`: serve the page and its API."""
 
+import gc
 import logging
 import os
 import socket
@@ -12,8 +13,11 @@ from pydantic import ValidationError
 from pythonjsonlogger.core import RESERVED_ATTRS
 from pythonjsonlogger.json import JsonFormatter
 
+from app.connections import ConnectionLimits, LimitedProtocol
 from app.server import make_app
 from app.settings import Settings
+
+SWITCH = 0.0005  # seconds after which a thread at work lets the one that answers go on; Python's own is ten times that
 
 
 def main() -> None:
@@ -30,9 +34,26 @@ def main() -> None:
         sys.exit(_refuse(str(error)))
     host, port = listening.getsockname()[:2]
     print(f"http://{host}:{port}/", flush=True)
-    server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=5))
+    server = uvicorn.Server(
+        uvicorn.Config(
+            app, http=_protocol(settings), ws="none", log_config=None, access_log=False, timeout_graceful_shutdown=5
+        )
+    )
+    sys.setswitchinterval(SWITCH)
+    gc.freeze()  # what is loaded by now stays: looking through it again and again would hold predictions up
     with suppress(KeyboardInterrupt):
         server.run(sockets=[listening])
+
+
+def _protocol(settings: Settings) -> type[LimitedProtocol]:
+    """Uvicorn creates a protocol per connection; all share the limits."""
+
+    class Protocol(LimitedProtocol):
+        limits = ConnectionLimits(
+            settings.connections, settings.connections_per_client, settings.header_seconds, settings.body_seconds
+        )
+
+    return Protocol
 
 
 def _refuse(sentence: str) -> int:

@@ -5,6 +5,7 @@ from typing import Annotated
 
 from fastapi import HTTPException, Request
 from pydantic import BaseModel, Field, ValidationError
+from starlette.requests import ClientDisconnect
 
 from app.network import DIGITS
 
@@ -18,16 +19,26 @@ class Correction(BaseModel):
 
 
 async def read_body(request: Request) -> bytes:
-    """Return the request body. Raises HTTPException (413) if it is larger than LARGEST_BODY."""
-    too_large = HTTPException(413, "the file is larger than 2 MiB, expected a smaller picture")
-    if int(request.headers.get("content-length") or 0) > LARGEST_BODY:
-        raise too_large
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > LARGEST_BODY:
-            raise too_large
-    return bytes(body)
+    """Return the request body.
+
+    Raises HTTPException (413) if it is larger than LARGEST_BODY, and ClientDisconnect if the client does not finish it.
+    """
+    body, more = b"", announced_bytes(request) <= LARGEST_BODY
+    while more and len(body) <= LARGEST_BODY:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        body += message.get("body", b"")
+        more = message.get("more_body", False)
+        if not more and len(body) <= LARGEST_BODY:
+            return body
+    raise HTTPException(413, "the file is larger than 2 MiB, expected a smaller picture")
+
+
+def announced_bytes(request: Request) -> int:
+    """Return the body's size according to the header; that of the largest body if the header does not say."""
+    announced = request.headers.get("content-length")
+    return LARGEST_BODY if announced is None else int(announced)
 
 
 async def read_correction(request: Request) -> Correction:

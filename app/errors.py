@@ -7,6 +7,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from app import digit
 from app.recorder import AlreadyKnown, DatabaseUnreachable, UnknownDrawing
+from app.spool import SpoolFull
 
 STATUS = {  # HTTP status of each error
     digit.NotAPicture: 415,
@@ -16,7 +17,9 @@ STATUS = {  # HTTP status of each error
     UnknownDrawing: 404,
     AlreadyKnown: 409,
     DatabaseUnreachable: 503,
+    SpoolFull: 507,
 }
+INVALID_ID = "the drawing's id is invalid, expected a UUID"
 UNEXPECTED = "something went wrong on the server, see its log for details"
 
 
@@ -39,4 +42,4 @@ def add_errors(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def refuse_id(request: Request, error: RequestValidationError) -> JSONResponse:
-        return JSONResponse({"error": "the drawing's id is invalid, expected a UUID"}, 422)
+        return JSONResponse({"error": INVALID_ID}, 422)

@@ -1,4 +1,4 @@
-"""The worker threads that turn pictures into predictions."""
+"""Turn pictures into predictions: large ones in worker threads, small ones at once."""
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +11,10 @@ from app.network import Network, Prediction
 
 
 class PredictionPool:
-    """Predicts in a few worker threads; refuses pictures once the queue is full."""
+    """Predicts in a few worker threads, and refuses pictures once the queue is full.
+
+    A small picture, such as the page's, is predicted at once: handing it to a thread would take as long.
+    """
 
     def __init__(self, network: Network, workers: int, waiting: int) -> None:
         self._network = network
@@ -27,11 +30,12 @@ class PredictionPool:
             raise HTTPException(503, "too many pictures are waiting, try again in a moment", {"Retry-After": "1"})
         self._free -= 1
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._pool, self._predict, body)
+            return await asyncio.get_running_loop().run_in_executor(self._pool, self.predict_now, body)
         finally:
             self._free += 1
 
-    def _predict(self, body: bytes) -> tuple[np.ndarray, Prediction]:
+    def predict_now(self, body: bytes) -> tuple[np.ndarray, Prediction]:
+        """Return the same, and raise what `digit.prepare` raises; nothing else is answered meanwhile."""
         image = digit.prepare(body)
         return image, self._network.predict(image)
 

@@ -11,7 +11,7 @@ from fastapi.staticfiles import StaticFiles
 from app.access_log import AccessLog
 from app.errors import add_errors
 from app.routes import add_drawings, add_operation
-from app.security import SecurityHeaders
+from app.security import Security
 from app.services import Services
 from app.settings import Settings
 
@@ -33,5 +33,5 @@ def make_app(settings: Settings) -> FastAPI:
     app.mount("/", StaticFiles(directory=PAGE, html=True))
     add_errors(app)
     app.add_middleware(AccessLog, metrics=services.metrics)
-    app.add_middleware(SecurityHeaders)
+    app.add_middleware(Security, hosts=settings.hosts, frames=settings.frames)
     return app

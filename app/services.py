@@ -1,42 +1,87 @@
 """What the routes work with: the network and its pool, the recorder, the limits and the metrics."""
 
+import asyncio
+import time
 import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
 
 import numpy as np
 from fastapi import HTTPException, Request
 
-from app.limits import RateLimiter
+from app import costs
+from app.bodies import announced_bytes, read_body, read_correction
+from app.limits import RateLimiter, WorkLimiter
 from app.metrics import Metrics
 from app.network import Network, Prediction
 from app.pool import PredictionPool
-from app.recorder import Recorder, Spool
+from app.recorder import Recorder, UnknownDrawing
 from app.settings import Settings
+from app.spool import Spool
 from app.store import Drawing, Store
+
+CORRECTING = 16  # threads that wait for the database to store a correction
+APPEARING = (0.1, 0.3, 0.6)  # seconds between looks for a drawing that another server has predicted a moment ago
 
 
 class Services:
     """Everything that the routes need, loaded and started. The database may be unreachable.
 
-    Raises FileNotFoundError or ValueError if the network cannot be loaded, ValueError if the database URL is invalid,
-    and OSError if the data folder is not writable.
+    Raises FileNotFoundError or ValueError if the network cannot be loaded, ValueError if the database URL is invalid or
+    its SQLite file is damaged, and OSError if the data folder is not writable.
     """
 
     def __init__(self, settings: Settings) -> None:
         self.network, database = Network(settings.network), settings.database  # before anything is written to disk
         self.stores_drawings = settings.store_drawings
         spool = Spool(settings.data / "spool.sqlite")
-        self.recorder = Recorder(Store(database, settings.database_timeout), spool)
+        store = Store(database, settings.database_timeout)
+        store.expect_intact()
+        self.recorder = Recorder(store, spool)
         self.pool = PredictionPool(self.network, settings.workers, settings.waiting)
-        self.limiter = RateLimiter(settings.requests_per_second, settings.burst)
+        self.requests = RateLimiter(settings.requests_per_second, settings.burst)
+        self.corrections = RateLimiter(settings.corrections_per_second, settings.corrections_burst)
+        self._in_work = WorkLimiter(settings.in_work)
+        self._correcting = ThreadPoolExecutor(CORRECTING, thread_name_prefix="corrections")
         self.metrics = Metrics(self.recorder)
 
-    def admit(self, request: Request) -> None:
+    def admit(self, limiter: RateLimiter, request: Request, cost: float = 1.0) -> None:
         """Raise HTTPException (429) if the client exceeds its rate limit."""
-        seconds = self.limiter.seconds_to_wait(request.client.host if request.client else "")
+        seconds = limiter.seconds_to_wait(_client(request), cost)
         if seconds:
             wait = {"Retry-After": str(max(1, round(seconds)))}
             raise HTTPException(429, "too many requests from this client, try again in a moment", wait)
+
+    @contextmanager
+    def working(self, request: Request, cost: float) -> Iterator[None]:
+        """Count the cost as in work until the block ends. Raises HTTPException (503) if the client has too much."""
+        with self._in_work.admitted(_client(request), cost) as admitted:
+            if not admitted:
+                sentence = "too many pictures of this client are in work, try again in a moment"
+                raise HTTPException(503, sentence, {"Retry-After": "1"})
+            yield
+
+    async def predict(self, request: Request) -> tuple[np.ndarray, Prediction]:
+        """Read a picture and return the prepared image, uint8 of shape (28, 28), and its prediction.
+
+        Raises what `read_body` and `PredictionPool.predict` raise, and HTTPException: 429 if the client exceeds its
+        rate limit, 503 if it has too much in work.
+        """
+        begin = time.perf_counter()
+        self.admit(self.requests, request)
+        with self.working(request, 1 + announced_bytes(request) / costs.BYTES):
+            body = await read_body(request)
+        if costs.is_small(body):
+            image, prediction = self.pool.predict_now(body)
+        else:
+            cost = costs.pixels_in(body) / costs.PIXELS
+            self.admit(self.requests, request, cost)
+            with self.working(request, cost):
+                image, prediction = await self.pool.predict(body)
+        self.metrics.predicted(prediction.digit, time.perf_counter() - begin)
+        return image, prediction
 
     def record(self, drawing: uuid.UUID, image: np.ndarray, prediction: Prediction) -> None:
         """Record a prediction, with its image unless the settings forbid that."""
@@ -47,6 +92,26 @@ class Services:
         )
         self.recorder.predicted(row)
 
+    async def correct(self, request: Request, drawing: uuid.UUID) -> bool:
+        """Read a correction and record it. Returns True if the database has stored it.
+
+        Raises what `read_correction` and `Recorder.corrected` raise, and HTTPException (429) if the client exceeds its
+        rate limit for corrections.
+        """
+        self.admit(self.corrections, request)
+        truth = (await read_correction(request)).digit
+        run = asyncio.get_running_loop().run_in_executor
+        for seconds in APPEARING:
+            with suppress(UnknownDrawing):
+                return await run(self._correcting, self.recorder.corrected, drawing, truth)
+            await asyncio.sleep(seconds)
+        return await run(self._correcting, self.recorder.corrected, drawing, truth)
+
     def close(self) -> None:
         self.pool.close()
+        self._correcting.shutdown()
         self.recorder.stop()
+
+
+def _client(request: Request) -> str:
+    return request.client.host if request.client else ""

@@ -1,14 +1,30 @@
 """Settings from environment variables. By default the app serves this machine only, with SQLite."""
 
 import os
+import re
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 HERE = Path(__file__).parent
+
+
+def _words(text: object) -> object:
+    return re.split(r"[,\s]+", text.strip()) if isinstance(text, str) else text
+
+
+def _as_sources(words: list[str]) -> list[str]:
+    for word in words:
+        if not re.fullmatch(r"[a-z][a-z0-9.+-]*:(//[*a-zA-Z0-9.:\[\]-]+/?)?", word):
+            raise ValueError("expected sites such as https://example.org, separated by spaces")
+    return words
+
+
+Words = Annotated[list[str], NoDecode, BeforeValidator(_words)]  # separated by spaces or commas
 
 
 class Settings(BaseSettings):
@@ -21,11 +37,24 @@ class Settings(BaseSettings):
     network: Path = HERE / "step3.onnx"
     data: Path = Path("app-data")  # folder of the SQLite file and the spool
     store_drawings: bool = True  # if false, the database stores predictions without images
-    requests_per_second: float = Field(30.0, gt=0)  # per client, on average
-    burst: int = Field(90, ge=1)  # requests that one client may make at once
-    workers: int = Field(min(4, os.cpu_count() or 1), ge=1)  # threads that decode pictures
-    waiting: int = Field(32, ge=0)  # pictures that may queue for a worker
     database_timeout: int = Field(2, ge=1)  # seconds without an answer before the database counts as unreachable
+
+    # What other sites may do. An IP address and localhost are always accepted as this server's name.
+    hosts: Words = []  # names of this server, such as digits.school.org or *.school.org; * accepts any
+    frames: Annotated[Words, AfterValidator(_as_sources)] = []  # sites that may show the page in a frame
+
+    # Limits. A client is an address: a whole class may be behind one.
+    requests_per_second: float = Field(500.0, gt=0)  # per client, on average; a large picture counts as several
+    burst: int = Field(1_500, ge=1)  # requests that one client may make at once
+    corrections_per_second: float = Field(20.0, gt=0)  # per client, on average, apart from other requests
+    corrections_burst: int = Field(100, ge=1)
+    in_work: int = Field(64, ge=1)  # requests of one client that may be in work; a large picture counts as several
+    workers: int = Field(min(4, os.cpu_count() or 1), ge=1)  # threads that decode large pictures
+    waiting: int = Field(32, ge=0)  # large pictures that may queue for a worker
+    connections: int = Field(512, ge=1)  # open at a time
+    connections_per_client: int = Field(256, ge=1)
+    header_seconds: float = Field(10.0, gt=0)  # in which a request's header must arrive
+    body_seconds: float = Field(30.0, gt=0)  # in which its body must arrive, and its response be read
 
     database_url: SecretStr | None = Field(None, validation_alias="DATABASE_URL")
     db_host: str | None = Field(None, validation_alias="DB_HOST")

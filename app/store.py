@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from typing import ClassVar
 
 import sqlalchemy as sa
+from pydantic import ConfigDict
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.pool import QueuePool
 from sqlalchemy.schema import CreateIndex, CreateTable
@@ -49,6 +51,8 @@ drawings = sa.Table(
 @dataclass(frozen=True)
 class Drawing:
     """One drawing with the network's prediction and, if a user gave one, the correct label (`truth`)."""
+
+    __pydantic_config__: ClassVar = ConfigDict(extra="forbid", ser_json_bytes="hex", val_json_bytes="hex")  # as JSON
 
     id: uuid.UUID
     drawn_at: datetime
@@ -103,6 +107,19 @@ class Store:
                 connection.execute(CreateIndex(index, if_not_exists=True))
         self._has_tables = True
 
+    def expect_intact(self) -> None:
+        """Raise ValueError if the database is a SQLite file that is damaged or cannot be opened."""
+        if self._postgres:
+            return
+        advice = "move the file away, or set APP_DATA or DATABASE_URL to another place"
+        try:
+            with self._begin() as connection:
+                found = connection.execute(sa.text("PRAGMA quick_check(1)")).scalar_one()
+        except sa.exc.DatabaseError as error:
+            found = str(error.orig)
+        if found not in ("ok", "database is locked"):  # locked: by a server that works with it
+            raise ValueError(f"the database {self._engine.url.database} cannot be used ({found}): {advice}")
+
     def check(self) -> None:
         """Raise an SQLAlchemyError if the database is unreachable."""
         with self._begin() as connection:
@@ -123,6 +140,12 @@ class Store:
         with self._begin() as connection:
             row = connection.execute(sa.select(drawings).where(drawings.c.id == id)).one_or_none()
         return Drawing(**row._mapping) if row else None
+
+    def truths(self, ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, int]:
+        """Return the labels of those of these drawings that have one."""
+        known = sa.select(drawings.c.id, drawings.c.truth).where(drawings.c.id.in_(ids), drawings.c.truth.is_not(None))
+        with self._begin() as connection:
+            return {row.id: row.truth for row in connection.execute(known)}
 
     def statistics(self) -> dict[str, object]:
         """Return what the page shows: counts, accuracy in percent of the labeled drawings, and the latest mistakes."""

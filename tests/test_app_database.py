@@ -19,8 +19,9 @@ from servers import App, Postgres, free_port, wait_until
 from sqlalchemy.exc import SQLAlchemyError
 from test_app import encode
 
-from app.recorder import AlreadyKnown, Recorder, Spool, UnknownDrawing
+from app.recorder import AlreadyKnown, Recorder, UnknownDrawing
 from app.settings import Settings
+from app.spool import Spool
 from app.store import Drawing, Store, drawings
 
 
@@ -157,15 +158,15 @@ def recorder(url, tmp_path):
     recorder.stop()
 
 
-def test_a_prediction_on_its_way_to_the_spool_still_waits(recorder, monkeypatch):
-    moving, go_on, add = threading.Event(), threading.Event(), recorder._spool.add
+def test_a_prediction_on_its_way_to_the_database_still_waits(recorder, monkeypatch):
+    moving, go_on, save = threading.Event(), threading.Event(), recorder._store.save
 
     def slow(rows):
         moving.set()
         assert go_on.wait(10)
-        add(rows)
+        save(rows)
 
-    monkeypatch.setattr(recorder._spool, "add", slow)
+    monkeypatch.setattr(recorder._store, "save", slow)
     recorder.predicted(row())
     assert moving.wait(10)
     assert recorder.waiting() == 1
@@ -268,7 +269,7 @@ def test_a_row_that_the_database_rejects_is_set_aside_and_blocks_no_other(url, t
     recorder.stop()
     assert {found.id for found in rows_of(url)} == {one.id for one in good}
     ((kept,),) = sqlite3.connect(tmp_path / "spool.sqlite").execute("SELECT row FROM refused")
-    assert wrong.id.hex in kept
+    assert str(wrong.id) in kept
 
 
 def test_a_damaged_spool_is_reported_and_not_overwritten(tmp_path):
