@@ -10,16 +10,19 @@ from fastapi.staticfiles import StaticFiles
 
 from app.access_log import AccessLog
 from app.errors import add_errors
+from app.network import Network
 from app.routes import add_drawings, add_operation
 from app.security import Security
 from app.services import Services
 from app.settings import Settings
+from app.why import add_why
 
 PAGE = Path(__file__).parent / "page"
 
 
 def make_app(settings: Settings) -> FastAPI:
-    """Create the FastAPI app. Raises what `Services` raises."""
+    """Create the FastAPI app. Raises what `Network` and `Services` raise."""
+    other = Network(settings.compare)  # before the services write anything to disk
     services = Services(settings)
 
     @asynccontextmanager
@@ -29,6 +32,7 @@ def make_app(settings: Settings) -> FastAPI:
 
     app = FastAPI(lifespan=lifespan, openapi_url=None)
     add_drawings(app, services)
+    add_why(app, services, other)
     add_operation(app, services)
     app.mount("/", StaticFiles(directory=PAGE, html=True))
     add_errors(app)

@@ -66,7 +66,7 @@ def describe_maps(content: ModelProto) -> dict[str, str]:
     maps = list(_find_maps(content))
     addition = GraphProto()
     for layer in maps:
-        shape = ["images", layer.channels, layer.side, layer.side]
+        shape: list[str | int | None] = ["images", layer.channels, layer.side, layer.side]
         addition.output.append(helper.make_tensor_value_info(layer.name, TensorProto.FLOAT, shape))
     weights = _class_weights(content, maps[-1]) if maps else None
     if weights is not None:
@@ -139,11 +139,12 @@ def _class_weights(content: ModelProto, last: Maps) -> np.ndarray | None:
     readout = onnx.utils.Extractor(content).extract_model([last.name], ["logits"])
     if any(image.name in node.input for node in readout.graph.node for image in content.graph.input):
         return None  # it reads the image past the maps too
-    run = ReferenceEvaluator(readout)
+    evaluator = ReferenceEvaluator(readout)
 
     def logits(maps: np.ndarray) -> np.ndarray:
         shaped = maps.reshape(-1, last.channels, last.side, last.side).astype(np.float32)
-        return run.run(None, {last.name: shaped})[0]
+        (output,) = evaluator.run(None, {last.name: shaped})
+        return np.asarray(output)
 
     size = last.channels * last.side**2
     one, other = np.random.default_rng(0).normal(size=(2, size))
