@@ -33,7 +33,9 @@ def main() -> None:
     except (ValueError, OSError) as error:
         sys.exit(_refuse(str(error)))
     host, port = listening.getsockname()[:2]
-    print(f"http://{host}:{port}/", flush=True)
+    print(f"http://{host}:{port}/")
+    token = app.state.printed_token
+    print(f"for the teacher: http://{host}:{port}/teacher.html{f'#token={token}' if token else ''}", flush=True)
     server = uvicorn.Server(
         uvicorn.Config(
             app, http=_protocol(settings), ws="none", log_config=None, access_log=False, timeout_graceful_shutdown=5

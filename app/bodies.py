@@ -1,7 +1,7 @@
-"""Read request bodies: a picture's bytes, or a correction as JSON."""
+"""Read request bodies: a picture's bytes, a correction or a teacher's wish as JSON."""
 
 from contextlib import suppress
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 from fastapi import HTTPException, Request
 from pydantic import BaseModel, Field, ValidationError
@@ -10,6 +10,7 @@ from starlette.requests import ClientDisconnect
 from app.network import DIGITS
 
 LARGEST_BODY = 2 * 1024 * 1024
+Content = TypeVar("Content", bound=BaseModel)
 
 
 class Correction(BaseModel):
@@ -42,7 +43,14 @@ def announced_bytes(request: Request) -> int:
 
 
 async def read_correction(request: Request) -> Correction:
-    """Parse the request body. Raises HTTPException: 422 if it is not a correction, 413 if it is too large.
+    """Parse the request body. Raises what `read_json` raises."""
+    return await read_json(
+        request, Correction, 'a correction, expected JSON like {"digit": 7}, with a digit from 0 to 9'
+    )
+
+
+async def read_json(request: Request, kind: type[Content], expected: str) -> Content:
+    """Parse the request body. Raises HTTPException: 422 if it is not `expected`, 413 if it is too large.
 
     The content type must be JSON: pages of other origins cannot send that without a preflight request.
     """
@@ -50,5 +58,5 @@ async def read_correction(request: Request) -> Correction:
     body = await read_body(request)
     with suppress(ValidationError):
         if named == "application/json":
-            return Correction.model_validate_json(body)
-    raise HTTPException(422, 'the body is not a correction, expected JSON like {"digit": 7}, with a digit from 0 to 9')
+            return kind.model_validate_json(body)
+    raise HTTPException(422, f"the body is not {expected}")

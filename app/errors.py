@@ -6,7 +6,8 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from app import digit
-from app.recorder import AlreadyKnown, DatabaseUnreachable, UnknownDrawing
+from app.classroom import UnknownClass
+from app.recorder import AlreadyKnown, DatabaseUnreachable, NothingToTakeBack, UnknownDrawing
 from app.spool import SpoolFull
 
 STATUS = {  # HTTP status of each error
@@ -15,7 +16,9 @@ STATUS = {  # HTTP status of each error
     digit.Unreadable: 422,
     digit.NoDigit: 422,
     UnknownDrawing: 404,
+    UnknownClass: 404,
     AlreadyKnown: 409,
+    NothingToTakeBack: 409,
     DatabaseUnreachable: 503,
     SpoolFull: 507,
 }
@@ -41,5 +44,6 @@ def add_errors(app: FastAPI) -> None:
         return JSONResponse({"error": sentence}, error.status_code, error.headers)
 
     @app.exception_handler(RequestValidationError)
-    async def refuse_id(request: Request, error: RequestValidationError) -> JSONResponse:
-        return JSONResponse({"error": INVALID_ID}, 422)
+    async def refuse_parameter(request: Request, error: RequestValidationError) -> JSONResponse:
+        name = error.errors()[0]["loc"][-1]
+        return JSONResponse({"error": INVALID_ID if name == "drawing" else f"the {name} is invalid"}, 422)

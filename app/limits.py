@@ -26,6 +26,11 @@ class RateLimiter:
             self._left.popitem(last=False)
         return 0.0 if left >= cost else (cost - left) / self._per_second
 
+    def give_back(self, client: str, cost: float = 1.0) -> None:
+        """Return to the client the cost of a request that should not count."""
+        left, then = self._left.get(client, (0.0, time.monotonic()))
+        self._left[client] = (left + cost, then)
+
 
 class WorkLimiter:
     """Limit on what one client has in work at a time. A request that is alone is admitted whatever it costs."""

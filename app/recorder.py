@@ -1,9 +1,9 @@
 """Record predictions and corrections without waiting for the database; lose no correction while it is unreachable.
 
 A background thread writes to the database. New predictions go there directly, the last one of each drawing, a few times
-per second; while the database is unreachable, they go into the spool, a file on this machine. A correction is in the
-spool before it is acknowledged, and leaves it once the database has it. A row may therefore be sent twice; `Store.save`
-stores it once.
+per second; while the database is unreachable, they go into the spool, a file on this machine. A correction, or the
+taking back of one, is in the spool before it is acknowledged, and leaves it once the database has it. A row may therefore
+be sent twice; `Store.save` stores it once.
 """
 
 import logging
@@ -11,13 +11,14 @@ import sqlite3
 import threading
 import uuid
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 
 from app.spool import Spool, SpoolFull, one_each
-from app.store import Drawing, Store
+from app.store import Drawing, Label, Store
 
 logger = logging.getLogger("app.recorder")
 
@@ -35,6 +36,10 @@ class UnknownDrawing(LookupError):
 
 class AlreadyKnown(ValueError):
     """The drawing already has a correction."""
+
+
+class NothingToTakeBack(ValueError):
+    """The drawing has no correction."""
 
 
 class DatabaseUnreachable(RuntimeError):
@@ -67,6 +72,8 @@ class Recorder:
             known = self._recent.get(row.id)
             if known and known.truth is not None:
                 return
+            if known and known.retracted:
+                row = replace(row, retracted=known.retracted)
             self._recent[row.id] = self._pending[row.id] = row
             self._recent.move_to_end(row.id)
             while len(self._recent) > RECENT:
@@ -79,22 +86,66 @@ class Recorder:
         DatabaseUnreachable if only the database could have the drawing, and SpoolFull if the disk is full. Of
         contradicting corrections that several servers get at once, the database decides which one counts.
         """
-        found = self._recent.get(id) or self._spool.find(id) or self._find_in_store(id)
-        if found is None:
+        known = self._find(id, lambda known: known.truth is None)
+        if known.truth is not None:
+            raise AlreadyKnown("a correction for this drawing is already recorded")
+        return self._record(replace(known, truth=truth))
+
+    def retracted(self, id: uuid.UUID) -> bool:
+        """Take the correction of a drawing back, and record that on disk. Returns True if the database has it too.
+
+        Raises NothingToTakeBack if the drawing has no correction, and otherwise what `corrected` raises.
+        """
+        known = self._find(id, lambda known: known.truth is not None)
+        if known.truth is None:
+            raise NothingToTakeBack("this drawing has no correction that could be taken back")
+        return self._record(replace(known, truth=None, retracted=known.retracted + 1))
+
+    def forget(self, id: uuid.UUID) -> None:
+        """Drop what is in memory of a drawing, such as one that was deleted."""
+        with self._lock:
+            self._pending.pop(id, None)
+            self._recent.pop(id, None)
+
+    def _find(self, id: uuid.UUID, is_expected: Callable[[Drawing], bool]) -> Drawing:
+        """Return what is known of a drawing. Looks into the database if it is unknown here, or not as expected: then
+        another server may know better.
+        """
+        known = self._recent.get(id) or self._spool.find(id)
+        if known is None:
+            known = self._find_in_store(id)
+        elif not is_expected(known) and self.online:
+            with suppress(DatabaseUnreachable):
+                stored = self._find_in_store(id)
+                known = stored if stored and stored.turn > known.turn else known
+        if known is None:
             raise UnknownDrawing("there is no prediction for this drawing, expected the id of a predicted drawing")
-        place = None if found.truth is not None else self._spool.add_correction(replace(found, truth=truth))
+        return known
+
+    def _record(self, row: Drawing) -> bool:
+        """Record a row whose label has changed on disk. Returns True if the database has stored it too.
+
+        Raises AlreadyKnown if the label was changed elsewhere before.
+        """
+        place = self._spool.add_turn(row)
         if place is None:
             raise AlreadyKnown("a correction for this drawing is already recorded")
-        self._remember(replace(found, truth=truth))
+        self._remember(row)
         self._wake.set()
         with self._drained:
             if not self.online or not self._drained.wait_for(lambda: not self._spool.holds(place), PATIENCE):
                 return False
-        counts = self._truth_in_store(id)
-        if counts is not None and counts != truth:
-            self._remember(replace(found, truth=counts))
+        counts = self._label_in_store(row.id)
+        if counts is None:
+            return False
+        if self._recent.get(row.id, row) is not row:  # it was stored, and has changed again
+            return True
+        if counts.truth is None and row.truth is not None:  # another server has taken an earlier correction back
+            return self._record(replace(row, retracted=counts.retracted))
+        if counts != (row.truth, row.retracted):
+            self._remember(replace(row, truth=counts.truth, retracted=counts.retracted))
             raise AlreadyKnown("another correction for this drawing was recorded first")
-        return counts is not None
+        return True
 
     def _remember(self, corrected: Drawing) -> None:
         with self._lock:
@@ -110,21 +161,11 @@ class Recorder:
         except SQLAlchemyError:
             raise unreachable from None
 
-    def _truth_in_store(self, id: uuid.UUID) -> int | None:
+    def _label_in_store(self, id: uuid.UUID) -> Label | None:
         try:
-            return self._store.truths([id]).get(id)
+            return self._store.labels([id]).get(id)
         except SQLAlchemyError:  # it went away after it stored the correction
             return None
-
-    def statistics(self) -> dict[str, object]:
-        """Return `Store.statistics`. Raises DatabaseUnreachable, immediately if the last write failed."""
-        unreachable = DatabaseUnreachable("the database is unreachable: there are no statistics until it is back")
-        if not self.online:
-            raise unreachable
-        try:
-            return self._store.statistics()
-        except SQLAlchemyError:
-            raise unreachable from None
 
     def waiting(self) -> int:
         """Return the number of rows not yet in the database."""
@@ -224,8 +265,8 @@ class Recorder:
         told = {row.id: row for row in rows if row.truth is not None}
         if not told:
             return
-        counting = self._store.truths(list(told))
+        counting = self._store.labels(list(told))
         for id, row in told.items():
-            if counting.get(id, row.truth) != row.truth:
+            if counting.get(id, Label(row.truth, row.retracted)) != (row.truth, row.retracted):
                 logger.warning("a correction contradicts an earlier one and is kept in the spool's table `refused`")
                 self._spool.set_aside(row)

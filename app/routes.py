@@ -46,15 +46,20 @@ def add_drawings(app: FastAPI, services: Services) -> None:
     async def truth(request: Request, drawing: uuid.UUID) -> dict[str, object]:
         return {"recorded": await services.correct(request, drawing)}
 
+    @app.delete("/drawings/{drawing}/truth")
+    async def retract(request: Request, drawing: uuid.UUID) -> dict[str, object]:
+        services.admit(services.corrections, request)
+        return {"recorded": await services.retract(drawing)}
+
     @app.get("/statistics")
     async def statistics(request: Request) -> dict[str, object]:
         services.admit(services.requests, request)
-        counted = await asyncio.to_thread(services.recorder.statistics)
+        counted = await asyncio.to_thread(services.classroom.statistics)
         return counted | {"waiting": services.recorder.waiting()}
 
     @app.get("/about")
     async def about() -> dict[str, object]:
-        return services.network.about | {"drawings_are_stored": services.stores_drawings}
+        return services.network.about | {"drawings_are_stored": await asyncio.to_thread(services.keeps_images)}
 
 
 def _drawing_in(request: Request) -> uuid.UUID | None:

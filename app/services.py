@@ -3,7 +3,7 @@
 import asyncio
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
@@ -12,7 +12,9 @@ import numpy as np
 from fastapi import HTTPException, Request
 
 from app import costs
+from app.access import TeacherAccess
 from app.bodies import announced_bytes, read_body, read_correction
+from app.classroom import Classroom
 from app.limits import RateLimiter, WorkLimiter
 from app.metrics import Metrics
 from app.network import Network, Prediction
@@ -37,9 +39,11 @@ class Services:
         self.network, database = Network(settings.network), settings.database  # before anything is written to disk
         self.stores_drawings = settings.store_drawings
         spool = Spool(settings.data / "spool.sqlite")
-        store = Store(database, settings.database_timeout)
-        store.expect_intact()
-        self.recorder = Recorder(store, spool)
+        self.store = Store(database, settings.database_timeout)
+        self.store.expect_intact()
+        self.recorder = Recorder(self.store, spool)
+        self.classroom = Classroom(self.store, self.recorder)
+        self.teacher = TeacherAccess(settings.token)
         self.pool = PredictionPool(self.network, settings.workers, settings.waiting)
         self.requests = RateLimiter(settings.requests_per_second, settings.burst)
         self.corrections = RateLimiter(settings.corrections_per_second, settings.corrections_burst)
@@ -49,7 +53,7 @@ class Services:
 
     def admit(self, limiter: RateLimiter, request: Request, cost: float = 1.0) -> None:
         """Raise HTTPException (429) if the client exceeds its rate limit."""
-        seconds = limiter.seconds_to_wait(_client(request), cost)
+        seconds = limiter.seconds_to_wait(client_of(request), cost)
         if seconds:
             wait = {"Retry-After": str(max(1, round(seconds)))}
             raise HTTPException(429, "too many requests from this client, try again in a moment", wait)
@@ -57,7 +61,7 @@ class Services:
     @contextmanager
     def working(self, request: Request, cost: float) -> Iterator[None]:
         """Count the cost as in work until the block ends. Raises HTTPException (503) if the client has too much."""
-        with self._in_work.admitted(_client(request), cost) as admitted:
+        with self._in_work.admitted(client_of(request), cost) as admitted:
             if not admitted:
                 sentence = "too many pictures of this client are in work, try again in a moment"
                 raise HTTPException(503, sentence, {"Retry-After": "1"})
@@ -83,9 +87,13 @@ class Services:
         self.metrics.predicted(prediction.digit, time.perf_counter() - begin)
         return image, prediction
 
+    def keeps_images(self) -> bool:
+        """Return whether images of drawings are stored now: the settings allow it, and so does the teacher."""
+        return self.stores_drawings and self.classroom.keeps_images()
+
     def record(self, drawing: uuid.UUID, image: np.ndarray, prediction: Prediction) -> None:
-        """Record a prediction, with its image unless the settings forbid that."""
-        kept = image.tobytes() if self.stores_drawings else None
+        """Record a prediction, with its image unless the settings or the teacher forbid that."""
+        kept = image.tobytes() if self.stores_drawings and self.store.keeps_images else None
         now = datetime.now(timezone.utc)
         row = Drawing(
             drawing, now, self.network.name, kept, prediction.probabilities, prediction.digit, prediction.confidence
@@ -100,12 +108,20 @@ class Services:
         """
         self.admit(self.corrections, request)
         truth = (await read_correction(request)).digit
-        run = asyncio.get_running_loop().run_in_executor
         for seconds in APPEARING:
             with suppress(UnknownDrawing):
-                return await run(self._correcting, self.recorder.corrected, drawing, truth)
+                return await self._change_label(self.recorder.corrected, drawing, truth)
             await asyncio.sleep(seconds)
-        return await run(self._correcting, self.recorder.corrected, drawing, truth)
+        return await self._change_label(self.recorder.corrected, drawing, truth)
+
+    async def retract(self, drawing: uuid.UUID) -> bool:
+        """Take a correction back. Returns True if the database has stored that. Raises what `Recorder.retracted` raises."""
+        return await self._change_label(self.recorder.retracted, drawing)
+
+    async def _change_label(self, change: Callable[..., bool], *arguments: object) -> bool:
+        stored = await asyncio.get_running_loop().run_in_executor(self._correcting, change, *arguments)
+        self.classroom.outdate()
+        return stored
 
     def close(self) -> None:
         self.pool.close()
@@ -113,5 +129,6 @@ class Services:
         self.recorder.stop()
 
 
-def _client(request: Request) -> str:
+def client_of(request: Request) -> str:
+    """Return the client's address."""
     return request.client.host if request.client else ""

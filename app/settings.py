@@ -24,6 +24,19 @@ def _as_sources(words: list[str]) -> list[str]:
     return words
 
 
+def _as_address(text: str) -> str:
+    if text and not re.fullmatch(r"https?://[^\s/]\S{0,500}", text):
+        raise ValueError("expected an address such as https://digits.school.org/")
+    return text
+
+
+def _as_token(token: SecretStr) -> SecretStr:
+    if not re.fullmatch(r"[!-~]{16,}", token.get_secret_value()):
+        raise ValueError("expected at least 16 letters, digits or signs of ASCII, without spaces")
+    return token
+
+
+Token = Annotated[SecretStr, AfterValidator(_as_token)]
 Words = Annotated[list[str], NoDecode, BeforeValidator(_words)]  # separated by spaces or commas
 
 
@@ -43,6 +56,12 @@ class Settings(BaseSettings):
     # What other sites may do. An IP address and localhost are always accepted as this server's name.
     hosts: Words = []  # names of this server, such as digits.school.org or *.school.org; * accepts any
     frames: Annotated[Words, AfterValidator(_as_sources)] = []  # sites that may show the page in a frame
+
+    # For a class
+    token: Token | None = None  # the teacher's; without it, a new one is printed at each start
+    address: Annotated[str, AfterValidator(_as_address)] = (
+        ""  # that students open; without it, the one a teacher opened
+    )
 
     # Limits. A client is an address: a whole class may be behind one.
     requests_per_second: float = Field(500.0, gt=0)  # per client, on average; a large picture counts as several

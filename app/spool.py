@@ -59,14 +59,14 @@ class Spool:
         with self._writing() as cursor:
             cursor.executemany("INSERT INTO rows (id, row) VALUES (?, ?)", [(row.id.hex, _pack(row)) for row in rows])
 
-    def add_correction(self, row: Drawing) -> int | None:
-        """Append a row with a label and return its place, or None if a label of this drawing is waiting already.
+    def add_turn(self, row: Drawing) -> int | None:
+        """Append a row whose label has changed and return its place, or None if this or a later turn of it is waiting.
 
         Of several threads and processes that share the file, one succeeds. Raises SpoolFull.
         """
         with self._writing() as cursor:
             found = _readable(cursor.execute("SELECT place, row FROM rows WHERE id = ?", [row.id.hex]))
-            if any(waiting.truth is not None for _, waiting in found):
+            if any(waiting.turn >= row.turn for _, waiting in found):
                 return None
             cursor.execute("INSERT INTO rows (id, row) VALUES (?, ?)", [row.id.hex, _pack(row)])
             return cursor.lastrowid
@@ -125,10 +125,10 @@ class Spool:
 
 
 def one_each(rows: Sequence[Drawing]) -> list[Drawing]:
-    """Keep one row per drawing, since one upsert cannot change a row twice: the first with a label, else the last."""
+    """Keep one row per drawing, since one upsert cannot change a row twice: the one that counts."""
     counting: dict[uuid.UUID, Drawing] = {}
     for row in rows:
-        if row.id not in counting or counting[row.id].truth is None:
+        if row.id not in counting or row.replaces(counting[row.id]):
             counting[row.id] = row
     return list(counting.values())
 

@@ -1,22 +1,25 @@
-"""Drawings in a SQLite or PostgreSQL database, and statistics over them."""
+"""Drawings in a SQLite or PostgreSQL database, the classes that they belong to, and statistics over them."""
 
 import sqlite3
 import uuid
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from datetime import datetime, timezone
-from typing import ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import sqlalchemy as sa
 from pydantic import ConfigDict
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.pool import QueuePool
-from sqlalchemy.schema import CreateIndex, CreateTable
+from sqlalchemy.schema import CreateColumn, CreateIndex, CreateTable
 
 from app.network import DIGITS
 
 LATEST = 12  # number of mistakes in the statistics
+SHOWN, HIDDEN, DELETED = "shown", "hidden", "deleted"  # a deleted drawing leaves its id, so that it does not come back
+BEGINNING = datetime(1970, 1, 1, tzinfo=timezone.utc)  # when the first class started
+FOREVER = datetime(9999, 12, 31, tzinfo=timezone.utc)
 
 
 class UtcDateTime(sa.TypeDecorator):
@@ -32,9 +35,10 @@ class UtcDateTime(sa.TypeDecorator):
         return value.replace(tzinfo=timezone.utc) if value and not value.tzinfo else value
 
 
+metadata = sa.MetaData()
 drawings = sa.Table(
     "drawings",
-    sa.MetaData(),
+    metadata,
     sa.Column("id", sa.Uuid, primary_key=True),  # chosen by the client, so that a row sent twice is stored once
     sa.Column("drawn_at", UtcDateTime, nullable=False, index=True),
     sa.Column("network", sa.Text, nullable=False),
@@ -43,9 +47,23 @@ drawings = sa.Table(
     sa.Column("prediction", sa.SmallInteger, nullable=False),
     sa.Column("confidence", sa.Float, nullable=False),
     sa.Column("truth", sa.SmallInteger, nullable=True),
+    # added when missing, to a table that an earlier version created
+    sa.Column("retracted", sa.SmallInteger, nullable=False, server_default="0"),  # how many labels were taken back
+    sa.Column("state", sa.Text, nullable=False, server_default=SHOWN),
     sa.CheckConstraint(f"prediction BETWEEN 0 AND {DIGITS - 1}"),
     sa.CheckConstraint(f"truth BETWEEN 0 AND {DIGITS - 1}"),
 )
+# A class is what was drawn from its start until the start of the next. So every server agrees on a drawing's class, also
+# on that of a drawing that waited for the database.
+classes = sa.Table(
+    "classes",
+    metadata,
+    sa.Column("number", sa.Integer, primary_key=True),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("started_at", UtcDateTime, nullable=False, unique=True),
+    sa.Column("keeps_images", sa.Boolean, nullable=False),
+)
+FIRST_CLASS = {"number": 1, "name": "", "started_at": BEGINNING, "keeps_images": True}
 
 
 @dataclass(frozen=True)
@@ -62,6 +80,48 @@ class Drawing:
     prediction: int
     confidence: float
     truth: int | None = None
+    retracted: int = 0  # how many labels of this drawing were taken back
+
+    @property
+    def turn(self) -> int:
+        """The number of times that the label changed: given, taken back, given again ..."""
+        return 2 * self.retracted + (self.truth is not None)
+
+    def replaces(self, other: "Drawing") -> bool:
+        """Return whether this row takes the place of the other, of the same drawing, that came before it.
+
+        The label's later turn counts; of contradicting labels, the first; of predictions, the last. `Store.save` does the
+        same, so the order in which servers save rows does not matter, and neither does saving one twice.
+        """
+        return self.turn > other.turn or (self.turn == other.turn and self.truth is None)
+
+
+COLUMNS = [drawings.c[field.name] for field in fields(Drawing)]
+NOT_DELETED = drawings.c.state != DELETED
+CURRENT_KEEPS_IMAGES = sa.select(classes.c.keeps_images).order_by(classes.c.started_at.desc()).limit(1)
+
+
+def in_class(number: int | None) -> sa.ColumnElement[bool]:
+    """Return the condition that a drawing belongs to the class with this number; None: to the current class."""
+    if number is None:
+        return drawings.c.drawn_at >= sa.select(sa.func.max(classes.c.started_at)).scalar_subquery()
+    start = sa.select(classes.c.started_at).where(classes.c.number == number).scalar_subquery()
+    following = classes.alias()
+    end = sa.select(sa.func.min(following.c.started_at)).where(following.c.started_at > start).scalar_subquery()
+    forever = sa.literal(FOREVER, UtcDateTime)
+    return sa.and_(drawings.c.drawn_at >= start, drawings.c.drawn_at < sa.func.coalesce(end, forever))
+
+
+def _turn(columns: Any) -> sa.ColumnElement[int]:
+    """`Drawing.turn` in the database."""
+    return 2 * columns.retracted + sa.case((columns.truth.is_not(None), 1), else_=0)
+
+
+class Label(NamedTuple):
+    """The label of a drawing in the database."""
+
+    truth: int | None
+    retracted: int
 
 
 class Store:
@@ -91,20 +151,29 @@ class Store:
         if not self._postgres:
             sa.event.listen(self._engine, "connect", _set_up_sqlite)
         self._has_tables = False
+        self.keeps_images = True  # whether the current class does, when last asked
 
-    def _begin(self) -> AbstractContextManager[sa.Connection]:
+    def begin(self) -> AbstractContextManager[sa.Connection]:
+        """Begin a transaction in a database that has the tables."""
         if not self._has_tables:
             self._create_tables()
         return self._engine.begin()
 
     def _create_tables(self) -> None:
-        """Create missing tables. If several processes start at once, one creates them and the others wait."""
+        """Create missing tables and columns. If several processes start at once, one does and the others wait."""
         with self._engine.begin() as connection:
-            if self._postgres:
-                connection.execute(sa.text("SELECT pg_advisory_xact_lock(7)"))
-            connection.execute(CreateTable(drawings, if_not_exists=True))
-            for index in drawings.indexes:
-                connection.execute(CreateIndex(index, if_not_exists=True))
+            connection.execute(sa.text("SELECT pg_advisory_xact_lock(7)" if self._postgres else "BEGIN IMMEDIATE"))
+            for table in metadata.sorted_tables:
+                connection.execute(CreateTable(table, if_not_exists=True))
+                for index in table.indexes:
+                    connection.execute(CreateIndex(index, if_not_exists=True))
+            present = {column["name"] for column in sa.inspect(connection).get_columns("drawings")}
+            for column in drawings.columns:
+                if column.name not in present:
+                    added = CreateColumn(column).compile(dialect=connection.dialect)
+                    connection.execute(sa.text(f"ALTER TABLE drawings ADD COLUMN {added}"))
+            first = (postgresql if self._postgres else sqlite).insert(classes).values(FIRST_CLASS)
+            connection.execute(first.on_conflict_do_nothing())
         self._has_tables = True
 
     def expect_intact(self) -> None:
@@ -113,7 +182,7 @@ class Store:
             return
         advice = "move the file away, or set APP_DATA or DATABASE_URL to another place"
         try:
-            with self._begin() as connection:
+            with self.begin() as connection:
                 found = connection.execute(sa.text("PRAGMA quick_check(1)")).scalar_one()
         except sa.exc.DatabaseError as error:
             found = str(error.orig)
@@ -122,44 +191,62 @@ class Store:
 
     def check(self) -> None:
         """Raise an SQLAlchemyError if the database is unreachable."""
-        with self._begin() as connection:
+        with self.begin() as connection:
             connection.execute(sa.select(1))
 
     def save(self, rows: Sequence[Drawing]) -> None:
-        """Save all rows or none. An existing row is replaced unless it has a label, so saving a row twice is safe."""
+        """Save all rows or none, where `Drawing.replaces` lets them, so saving a row twice is safe.
+
+        If the current class keeps no images, rows are saved without theirs.
+        """
         if not rows:
             return
         insert = (postgresql if self._postgres else sqlite).insert(drawings)
-        changed = {column.name: insert.excluded[column.name] for column in drawings.columns if column.name != "id"}
-        statement = insert.on_conflict_do_update(index_elements=["id"], set_=changed, where=drawings.c.truth.is_(None))
-        with self._begin() as connection:
-            connection.execute(statement, [vars(row) for row in rows])
+        old, new = drawings.c, insert.excluded
+        changed = {column.name: new[column.name] for column in COLUMNS if column.name != "id"}
+        # A label does not take the image away that was kept before.
+        labeled = sa.func.coalesce(new.image, old.image)
+        changed["image"] = sa.case((_turn(new) > _turn(old), labeled), else_=new.image)
+        replaces = sa.or_(_turn(new) > _turn(old), sa.and_(_turn(new) == _turn(old), new.truth.is_(None)))
+        statement = insert.on_conflict_do_update(
+            index_elements=["id"], set_=changed, where=sa.and_(replaces, old.state != DELETED)
+        )
+        with self.begin() as connection:
+            self.keeps_images = connection.execute(CURRENT_KEEPS_IMAGES).scalar_one()
+            kept = rows if self.keeps_images else [replace(row, image=None) for row in rows]
+            connection.execute(statement, [vars(row) for row in kept])
 
     def find(self, id: uuid.UUID) -> Drawing | None:
-        """Return the drawing with this id, or None."""
-        with self._begin() as connection:
-            row = connection.execute(sa.select(drawings).where(drawings.c.id == id)).one_or_none()
+        """Return the drawing with this id, or None. A deleted one is not found."""
+        with self.begin() as connection:
+            row = connection.execute(sa.select(*COLUMNS).where(drawings.c.id == id, NOT_DELETED)).one_or_none()
         return Drawing(**row._mapping) if row else None
 
-    def truths(self, ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, int]:
-        """Return the labels of those of these drawings that have one."""
-        known = sa.select(drawings.c.id, drawings.c.truth).where(drawings.c.id.in_(ids), drawings.c.truth.is_not(None))
-        with self._begin() as connection:
-            return {row.id: row.truth for row in connection.execute(known)}
+    def labels(self, ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, Label]:
+        """Return the labels of those of these drawings that are in the database."""
+        found = sa.select(drawings.c.id, drawings.c.truth, drawings.c.retracted).where(
+            drawings.c.id.in_(ids), NOT_DELETED
+        )
+        with self.begin() as connection:
+            return {row.id: Label(row.truth, row.retracted) for row in connection.execute(found)}
 
-    def statistics(self) -> dict[str, object]:
-        """Return what the page shows: counts, accuracy in percent of the labeled drawings, and the latest mistakes."""
-        known = drawings.c.truth.is_not(None)
+    def statistics(self, number: int | None = None) -> dict[str, object]:
+        """Return what the page shows of a class, by default the current one: counts, accuracy in percent of the labeled
+        drawings, and the latest mistakes. Hidden drawings do not count.
+        """
+        shown = in_class(number) & (drawings.c.state == SHOWN)
+        known = shown & drawings.c.truth.is_not(None)
         wrong = known & (drawings.c.truth != drawings.c.prediction)
+        total = sa.select(sa.func.count()).select_from(drawings).where(shown)
         pairs = sa.select(
             drawings.c.truth, drawings.c.prediction, sa.func.count(), sa.func.avg(drawings.c.confidence)
         ).where(known)
-        latest = sa.select(drawings).where(wrong).order_by(drawings.c.drawn_at.desc()).limit(LATEST)
-        with self._begin() as connection:
-            total = connection.execute(sa.select(sa.func.count()).select_from(drawings)).scalar_one()
+        latest = sa.select(*COLUMNS).where(wrong).order_by(drawings.c.drawn_at.desc()).limit(LATEST)
+        with self.begin() as connection:
+            predictions = connection.execute(total).scalar_one()
             counts = connection.execute(pairs.group_by(drawings.c.truth, drawings.c.prediction)).all()
             mistakes = [Drawing(**row._mapping) for row in connection.execute(latest)]
-        return _summarize(total, counts) | {"latest_mistakes": [_shown(mistake) for mistake in mistakes]}
+        return _summarize(predictions, counts) | {"latest_mistakes": [_shown(mistake) for mistake in mistakes]}
 
     def close(self) -> None:
         self._engine.dispose()

@@ -310,11 +310,20 @@ def train(
 
 def test(
     checkpoint: Checkpoint,
-    images: Annotated[Sequence[Path], "pictures of one digit each, to classify instead of testing"] = (),
+    images: Annotated[
+        Sequence[Path], "pictures of one digit each, to classify, or the folder of a class, to test on"
+    ] = (),
     /,
 ) -> None:
     """Test a trained network; write metrics and figures beside it."""
-    if images:
+    folders = [image for image in images if image.is_dir()]
+    if folders and len(images) > 1:
+        raise ValueError(f"{folders[0]} is a folder, expected either pictures, or the folder of one class alone")
+    if folders:
+        from lab.reports.classroom import evaluate_on_class
+
+        print(evaluate_on_class(checkpoint, folders[0]))
+    elif images:
         from lab.reports.pictures import classify
 
         print(classify(checkpoint, images))
