@@ -1,7 +1,9 @@
-// The statistics of all visitors.
+// The statistics of all visitors, which refresh by themselves.
 
 import { element, make, makePicture, showPixels } from "./dom.js";
 import { sendPatiently } from "./server.js";
+
+const REFRESH = 5000; // milliseconds between statistics while the page is visible
 
 export async function showStatistics() {
   const counted = await sendPatiently("statistics");
@@ -56,3 +58,5 @@ function heading(text, scope) {
   cell.scope = scope;
   return cell;
 }
+
+setInterval(() => document.visibilityState === "visible" && showStatistics(), REFRESH);

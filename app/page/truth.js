@@ -3,13 +3,12 @@
 import { arrived } from "./answer.js";
 import { element, make } from "./dom.js";
 import { currentId, events, finish, isFinished, reopen } from "./drawing.js";
-import { send, sendPatiently } from "./server.js";
+import { sendPatiently } from "./server.js";
 import { showStatistics } from "./statistics.js";
 
 const TYPING = "input, select, textarea, [contenteditable]";
 
 let told = null; // {drawing, digit}: what "Take back" takes back
-let canTakeBack = true; // until the server says otherwise
 
 const buttons = () => [...element("truths").children];
 
@@ -43,7 +42,7 @@ async function tell(digit) {
   const isShown = drawing === currentId(); // otherwise the next one was begun meanwhile
   told = isShown ? { drawing, digit } : null;
   const when = said.recorded ? "Recorded" : "The database is unreachable: this will be recorded later";
-  say(`${when}. It was a ${digit}. Draw the next one.`, isShown && canTakeBack);
+  say(`${when}. It was a ${digit}. Draw the next one.`, isShown);
   if (isShown) showChoice();
   await showStatistics();
 }
@@ -51,13 +50,10 @@ async function tell(digit) {
 async function takeBack() {
   const { drawing, digit } = told;
   element("take-back").disabled = true;
-  const said = await send(`drawings/${drawing}/truth`, { method: "DELETE" });
+  const said = await sendPatiently(`drawings/${drawing}/truth`, { method: "DELETE" });
   element("take-back").disabled = false;
   if (drawing !== currentId()) return;
-  if (said.error) {
-    if ([404, 405].includes(said.status)) canTakeBack = false;
-    return say(canTakeBack ? said.error : "This server cannot take it back.", canTakeBack);
-  }
+  if (said.error) return say(said.error, said.status === 0 || said.status >= 500); // otherwise it cannot be taken back
   told = null;
   reopen();
   showChoice();

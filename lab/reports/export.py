@@ -46,7 +46,7 @@ def export(path: Path, to: Path = APP_NETWORK) -> str:
     network = FromPixels(loaded.model.cpu().eval(), loaded.recipe.mean, loaded.recipe.std).to(
         memory_format=torch.contiguous_format
     )
-    content = _to_onnx(network)
+    content = to_onnx(network)
     about = {
         "name": loaded.name,
         "recipe": json.dumps(asdict(loaded.recipe)),
@@ -70,7 +70,8 @@ def _refuse_short(path: Path, to: Path, loaded: Loaded) -> None:
         raise ValueError(f"{to} is for a full run on all of MNIST, and {path} is none, {lacks}")
 
 
-def _to_onnx(network: nn.Module) -> onnx.ModelProto:
+def to_onnx(network: nn.Module) -> onnx.ModelProto:
+    """Export a network that takes raw pixels, with input `images` and output `logits`, for any number of images."""
     images = torch.zeros(2, 1, 28, 28, dtype=torch.uint8)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
