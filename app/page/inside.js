@@ -12,6 +12,8 @@ const NO_MAPS = "This network has no feature maps to show, or was exported befor
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
 let seen = null; // what is shown: {layers, class_map, image}
+let pointed = null; // {layer, channel, row, column}
+let pointAgain = null; // a function that points at the same place in other maps
 let chosen = null; // the class that the user chose for this drawing; null: the answer
 
 export function showInside() {
@@ -28,6 +30,7 @@ export function showInside() {
 }
 
 function show(said, image) {
+  const again = pointAgain;
   seen = { ...said, image };
   for (const layer of seen.layers) layer.values = decode(layer.maps);
   unpoint();
@@ -41,6 +44,7 @@ function show(said, image) {
   element("class-map").hidden = !said.class_map;
   element("no-class-map").hidden = Boolean(said.class_map);
   if (said.class_map) showClassMap();
+  again?.(); // the pointer is where it was
 }
 
 function forget(sentence) {
@@ -106,7 +110,6 @@ function cellUnder(event, target, side) {
   return [place((event.clientY - box.top) / box.height), place((event.clientX - box.left) / box.width)];
 }
 
-let pointed = null; // {layer, channel, row, column}
 
 function moveUnit(event, i) {
   if (event.ctrlKey || event.metaKey || event.altKey || !(event.key in ARROWS)) return;
@@ -126,6 +129,7 @@ function point(layer, channel, row, column) {
   const { side, field, jump, first, lowest, largest, values } = seen.layers[layer];
   unpoint();
   pointed = { layer, channel, row, column };
+  pointAgain = () => point(layer, channel, row, column);
   const value = lowest + (values[(channel * side + row) * side + column] * (largest - lowest)) / 255;
   element("unit").textContent =
     `Layer ${layer + 1}, map ${channel + 1}, row ${row + 1}, column ${column + 1}: ${value.toFixed(2)}. ` +
@@ -140,7 +144,7 @@ function point(layer, channel, row, column) {
 }
 
 function unpoint() {
-  pointed = null;
+  pointed = pointAgain = null;
   for (const marker of document.querySelectorAll(".unit, .frame")) marker.hidden = true;
   element("unit").textContent = "Point at a map, and a frame shows which pixels that value sees.";
 }
@@ -208,13 +212,16 @@ function signed(value) {
 }
 
 function pointAtHeat(event) {
-  if (!seen?.class_map) return;
-  const layer = seen.layers.at(-1);
-  const [row, column] = cellUnder(event, element("heat"), layer.side);
+  if (seen?.class_map) pointAtRegion(...cellUnder(event, element("heat"), seen.layers.at(-1).side));
+}
+
+function pointAtRegion(row, column) {
+  const { first, jump, field } = seen.layers.at(-1);
   const digit = chosen ?? current().digit;
   unpoint();
-  frame({ left: layer.first + column * layer.jump, top: layer.first + row * layer.jump, side: layer.field });
+  pointAgain = () => pointAtRegion(row, column);
+  frame({ left: first + column * jump, top: first + row * jump, side: field });
   element("unit").textContent =
     `Row ${row + 1}, column ${column + 1} of the last maps adds ${signed(seen.class_map.added[digit][row][column])} ` +
-    `to the logit of ${digit}. The frame shows the ${layer.field} × ${layer.field} pixels that it sees.`;
+    `to the logit of ${digit}. The frame shows the ${field} × ${field} pixels that it sees.`;
 }

@@ -14,6 +14,7 @@ const buttons = () => [...element("truths").children];
 
 function say(sentence, takeBack = false) {
   element("told").textContent = sentence;
+  element("how-to-tell").hidden = Boolean(sentence);
   element("take-back").hidden = !takeBack;
 }
 
