@@ -14,6 +14,7 @@ from pythonjsonlogger.core import RESERVED_ATTRS
 from pythonjsonlogger.json import JsonFormatter
 
 from app.connections import ConnectionLimits, LimitedProtocol
+from app.memory import keep_freed_memory
 from app.server import make_app
 from app.settings import Settings
 
@@ -42,6 +43,7 @@ def main() -> None:
         )
     )
     sys.setswitchinterval(SWITCH)
+    keep_freed_memory()
     gc.freeze()  # what is loaded by now stays: looking through it again and again would hold predictions up
     with suppress(KeyboardInterrupt):
         server.run(sockets=[listening])

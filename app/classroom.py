@@ -10,7 +10,8 @@ from datetime import datetime, timezone
 from typing import Generic, Literal, TypeVar
 
 import sqlalchemy as sa
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from app.recorder import DatabaseUnreachable, Recorder, UnknownDrawing
 from app.store import (
@@ -29,7 +30,7 @@ from app.store import (
     in_class,
 )
 
-ON_WALL = 20  # drawings that the projector shows
+ON_WALL = 16  # drawings that the projector shows
 ON_PAGE = 60  # drawings on one page of the teacher's list
 EXPORTED = 500  # drawings that the export reads at a time
 SECONDS = 1.0  # how long statistics may be old: thirty pages ask for them every few seconds
@@ -89,7 +90,7 @@ class Classroom:
             raise unreachable
         try:
             yield
-        except SQLAlchemyError:
+        except (InterfaceError, OperationalError, PoolTimeout):
             raise unreachable from None
 
     def outdate(self) -> None:
@@ -137,7 +138,7 @@ class Classroom:
         """Return whether the current class keeps images; while the database is unreachable, what it last said."""
         try:
             with self._begin() as connection:
-                self._store.keeps_images = connection.execute(CURRENT_KEEPS_IMAGES).scalar_one()
+                self._store.ask_for_images(connection)
         except DatabaseUnreachable:
             pass
         return self._store.keeps_images
@@ -175,8 +176,14 @@ class Classroom:
         """Start a new class, to which all drawings from now on belong. Returns its number."""
         with self._begin() as connection:
             keeps_images = connection.execute(CURRENT_KEEPS_IMAGES).scalar_one()
-            values = {"name": name, "started_at": datetime.now(timezone.utc), "keeps_images": keeps_images}
-            number = connection.execute(sa.insert(classes).values(values).returning(classes.c.number)).scalar_one()
+            number = connection.execute(sa.select(sa.func.max(classes.c.number) + 1)).scalar_one()
+            values = {
+                "number": number,
+                "name": name,
+                "started_at": datetime.now(timezone.utc),
+                "keeps_images": keeps_images,
+            }
+            connection.execute(sa.insert(classes).values(values))
         self.outdate()
         return number
 
@@ -185,7 +192,7 @@ class Classroom:
         current = sa.select(sa.func.max(classes.c.started_at)).scalar_subquery()
         with self._begin() as connection:
             connection.execute(sa.update(classes).where(classes.c.started_at == current).values(keeps_images=keeps))
-        self._store.keeps_images = keeps
+            self._store.ask_for_images(connection)
 
     def drawings(self, number: int, which: Which, page: int) -> dict[str, object]:
         """Return a page of a class's drawings, newest first, each with its id. Raises UnknownClass."""

@@ -5,7 +5,7 @@ import struct
 
 from PIL import Image
 
-from app.digit import FORMATS
+from app.digit import FORMATS, LARGEST_PIXELS
 
 PNG = b"\x89PNG\r\n\x1a\n"
 PIXELS = 50_000  # that cost 1
@@ -15,15 +15,19 @@ SMALL_BYTES = 32 * 1024
 
 
 def pixels_in(body: bytes) -> int:
-    """Return the number of pixels that a picture's header declares; 0 if it has no such header."""
+    """Return the number of pixels that have to be decoded, from a picture's header: 0 if it will be refused."""
+    width, height = _size(body)
+    return width * height if width * height <= LARGEST_PIXELS else 0
+
+
+def _size(body: bytes) -> tuple[int, int]:
     if body.startswith(PNG) and len(body) >= 24:
-        width, height = struct.unpack(">II", body[16:24])
-        return width * height
+        return struct.unpack(">II", body[16:24])
     try:
         with Image.open(io.BytesIO(body), formats=list(FORMATS)) as picture:
-            return picture.width * picture.height
+            return picture.size
     except Exception:  # noqa: BLE001 (on corrupt files, Pillow raises almost anything; the decoder will say what is wrong)
-        return 0
+        return 0, 0
 
 
 def is_small(body: bytes) -> bool:

@@ -6,9 +6,11 @@ taking back of one, is in the spool before it is acknowledged, and leaves it onc
 be sent twice; `Store.save` stores it once.
 """
 
+import itertools
 import logging
 import sqlite3
 import threading
+import time
 import uuid
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -22,10 +24,11 @@ from app.store import Drawing, Label, Store
 
 logger = logging.getLogger("app.recorder")
 
-ROUND = 0.25  # seconds between two writes of predictions
+SETTLING = 0.25  # seconds in which later predictions of a drawing take the place of earlier ones
+TICK = 0.05  # seconds between two writes of predictions: often and few, so that answers are not held up
 PATIENCE = 0.5  # seconds that a correction waits for the database to store it
 RETRY = 1.0  # seconds between attempts while the database is unreachable
-BATCH = 100  # rows per write to the database: few enough that predictions are not held up meanwhile
+BATCH = 500  # rows per write to the database
 RECENT = 4_096  # drawings kept in memory
 SPOOL_LIMIT = 100_000  # rows; beyond that, and without the database, only corrections are kept
 
@@ -53,7 +56,7 @@ class Recorder:
         self._store, self._spool = store, spool
         self._lock = threading.Lock()  # guards the next three; never held during file or database access
         self._recent: OrderedDict[uuid.UUID, Drawing] = OrderedDict()
-        self._pending: dict[uuid.UUID, Drawing] = {}  # by drawing: its latest prediction
+        self._pending: dict[uuid.UUID, tuple[float, Drawing]] = {}  # when to write it, and its latest prediction
         self._moving = 0  # predictions on their way from there to the store or the spool
         self._wake, self._stopping, self._drained = threading.Event(), threading.Event(), threading.Condition()
         self.online = True  # whether the last write to the database succeeded
@@ -74,7 +77,9 @@ class Recorder:
                 return
             if known and known.retracted:
                 row = replace(row, retracted=known.retracted)
-            self._recent[row.id] = self._pending[row.id] = row
+            due, _ = self._pending.get(row.id, (time.monotonic() + SETTLING, row))
+            self._pending[row.id] = due, row  # in its old place: the first to be written is the first of them
+            self._recent[row.id] = row
             self._recent.move_to_end(row.id)
             while len(self._recent) > RECENT:
                 self._recent.popitem(last=False)
@@ -185,7 +190,7 @@ class Recorder:
 
     def _work(self) -> None:
         while not self._stopping.is_set():
-            self._wake.wait(ROUND if self.online else RETRY)
+            self._wake.wait(RETRY if not self.online else TICK if self._pending else SETTLING)
             self._wake.clear()
             self._move()
         self._move()
@@ -222,9 +227,12 @@ class Recorder:
         self.online = False
 
     def _move_predictions(self) -> None:
-        """Move new predictions to the store or, if it is unreachable, to the spool."""
+        """Move predictions that are due to the store or, if it is unreachable, to the spool."""
         with self._lock:
-            rows, self._pending = list(self._pending.values()), {}
+            now = float("inf") if self._stopping.is_set() else time.monotonic()
+            rows = [row for _, row in itertools.takewhile(lambda pending: pending[0] <= now, self._pending.values())]
+            for row in rows:
+                del self._pending[row.id]
             self._moving = len(rows)  # at once: no row is out of sight while it moves
         try:
             while rows and self.online:

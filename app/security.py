@@ -2,6 +2,7 @@
 
 import ipaddress
 from collections.abc import Sequence
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 from starlette.responses import JSONResponse
@@ -27,6 +28,7 @@ class Security:
 
     def __init__(self, app: ASGIApp, hosts: Sequence[str], frames: Sequence[str]) -> None:
         self._app, self._hosts = app, [host.lower() for host in hosts]
+        self._is_ours = lru_cache(self._looks_ours)
         headers = {
             "Content-Security-Policy": POLICY + (" ".join(frames) or "'none'"),
             "X-Content-Type-Options": "nosniff",
@@ -51,7 +53,7 @@ class Security:
             return await JSONResponse({"error": OTHER_SITE}, 403)(scope, receive, send_safely)
         return await self._app(scope, receive, send_safely)
 
-    def _is_ours(self, address: str) -> bool:
+    def _looks_ours(self, address: str) -> bool:
         """Return whether this server goes by the host in an address like `example.org:8000`."""
         try:
             host = urlsplit(f"//{address}").hostname or ""

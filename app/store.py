@@ -1,6 +1,7 @@
 """Drawings in a SQLite or PostgreSQL database, the classes that they belong to, and statistics over them."""
 
 import sqlite3
+import time
 import uuid
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -16,6 +17,7 @@ from sqlalchemy.schema import CreateColumn, CreateIndex, CreateTable
 
 from app.network import DIGITS
 
+ASK_AGAIN = 1.0  # seconds after which the database is asked again whether images are kept
 LATEST = 12  # number of mistakes in the statistics
 SHOWN, HIDDEN, DELETED = "shown", "hidden", "deleted"  # a deleted drawing leaves its id, so that it does not come back
 BEGINNING = datetime(1970, 1, 1, tzinfo=timezone.utc)  # when the first class started
@@ -58,7 +60,7 @@ drawings = sa.Table(
 classes = sa.Table(
     "classes",
     metadata,
-    sa.Column("number", sa.Integer, primary_key=True),
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("name", sa.Text, nullable=False),
     sa.Column("started_at", UtcDateTime, nullable=False, unique=True),
     sa.Column("keeps_images", sa.Boolean, nullable=False),
@@ -152,6 +154,7 @@ class Store:
             sa.event.listen(self._engine, "connect", _set_up_sqlite)
         self._has_tables = False
         self.keeps_images = True  # whether the current class does, when last asked
+        self._asked_at = -ASK_AGAIN
 
     def begin(self) -> AbstractContextManager[sa.Connection]:
         """Begin a transaction in a database that has the tables."""
@@ -197,7 +200,8 @@ class Store:
     def save(self, rows: Sequence[Drawing]) -> None:
         """Save all rows or none, where `Drawing.replaces` lets them, so saving a row twice is safe.
 
-        If the current class keeps no images, rows are saved without theirs.
+        If the current class keeps no images, rows are saved without theirs; of a class that another server changed, a
+        server knows this after ASK_AGAIN seconds.
         """
         if not rows:
             return
@@ -212,9 +216,15 @@ class Store:
             index_elements=["id"], set_=changed, where=sa.and_(replaces, old.state != DELETED)
         )
         with self.begin() as connection:
-            self.keeps_images = connection.execute(CURRENT_KEEPS_IMAGES).scalar_one()
+            if time.monotonic() - self._asked_at >= ASK_AGAIN:  # not each time: rows come by the hundred per second
+                self.ask_for_images(connection)
             kept = rows if self.keeps_images else [replace(row, image=None) for row in rows]
             connection.execute(statement, [vars(row) for row in kept])
+
+    def ask_for_images(self, connection: sa.Connection) -> None:
+        """Ask the database whether the current class keeps images."""
+        self.keeps_images = connection.execute(CURRENT_KEEPS_IMAGES).scalar_one()
+        self._asked_at = time.monotonic()
 
     def find(self, id: uuid.UUID) -> Drawing | None:
         """Return the drawing with this id, or None. A deleted one is not found."""
