@@ -4,7 +4,7 @@ import { current, events } from "./answer.js";
 import { decode, wait } from "./dom.js";
 import { send, SLOWEST } from "./server.js";
 
-const BETWEEN = 100; // least milliseconds between two requests
+const BETWEEN = 200; // least milliseconds between two requests: a third of what predictions may take
 
 // `details` is opened and closed by the user; `show` gets each response; `forget` is called with a sentence in its place.
 export function follow(details, address, show, forget) {
