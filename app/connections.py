@@ -113,8 +113,9 @@ class LimitedProtocol(HttpToolsProtocol):
             self.transport.close()
 
     def _refuse(self, status: int, sentence: str, header: bytes = b"") -> None:
-        """Send an error, unless a response is on its way, and close the connection."""
-        if not self.cycle or self.cycle.response_complete or not self.cycle.response_started:
+        """Send an error, unless this request has a response or an earlier one's is on its way, and close the connection."""
+        between = not self.cycle or (self.cycle.response_complete and self._reading == "header")
+        if between or not self.cycle.response_started:
             content = b'{"error":"%b"}' % sentence.encode()
             head = b"content-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n" % len(content)
             self.transport.write(STATUS_LINE[status] + head + header + b"\r\n" + content)

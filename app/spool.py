@@ -39,7 +39,7 @@ class Spool:
             self._connection.execute("CREATE TABLE IF NOT EXISTS refused (row TEXT)")
             (found,) = self._connection.execute("PRAGMA quick_check(1)").fetchone()
             if found != "ok":
-                raise sqlite3.DatabaseError(found)
+                raise sqlite3.DatabaseError(found.splitlines()[-1])
         except (OSError, sqlite3.Error) as error:
             raise OSError(f"the spool {path} cannot be used ({error}): set APP_DATA to another folder") from None
 

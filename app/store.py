@@ -190,7 +190,9 @@ class Store:
         except sa.exc.DatabaseError as error:
             found = str(error.orig)
         if found not in ("ok", "database is locked"):  # locked: by a server that works with it
-            raise ValueError(f"the database {self._engine.url.database} cannot be used ({found}): {advice}")
+            raise ValueError(
+                f"the database {self._engine.url.database} cannot be used ({found.splitlines()[-1]}): {advice}"
+            )
 
     def check(self) -> None:
         """Raise an SQLAlchemyError if the database is unreachable."""

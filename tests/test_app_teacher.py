@@ -91,6 +91,13 @@ def server(tmp_path):
 
 
 @pytest.fixture(scope="module")
+def one_server(tmp_path_factory):
+    """For tests that change nothing."""
+    with App(tmp_path_factory.mktemp("app"), APP_TOKEN=TOKEN) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
 def pictures(sample):
     """A PNG of each digit, 0 to 9, whose index is what the network says."""
     return [encode(image) for image in sample[1].images[:10].numpy()]
@@ -541,7 +548,7 @@ def test_the_list_has_pages_and_filters(server, pictures):
     for number, id in enumerate(ids):
         server.client.post(f"predict?drawing={id}", content=pictures[number % 10])
     for number, id in enumerate(ids[:4]):
-        server.client.post(f"drawings/{id}/truth", json={"digit": 3 if number < 3 else number})
+        server.client.post(f"drawings/{id}/truth", json={"digit": max(number, 3)})
     wait_until(lambda: server.client.get("readyz").json()["waiting"] == 0)
     first, second = (as_teacher(server, "GET", f"classes/1/drawings?page={page}") for page in (0, 1))
     listed = [one["id"] for one in (*first["drawings"], *second["drawings"])]
@@ -804,6 +811,6 @@ def test_without_the_database_one_sentence_says_so(tmp_path):
         ("GET", "classes/1/drawings?page=-1", None, 422, "the page is invalid"),
     ],
 )
-def test_bad_requests_get_one_sentence(server, method, path, body, status, sentence):
-    said = server.client.request(method, f"teacher/{path}", headers=TEACHER, json=body)
+def test_bad_requests_get_one_sentence(one_server, method, path, body, status, sentence):
+    said = one_server.client.request(method, f"teacher/{path}", headers=TEACHER, json=body)
     assert said.status_code == status and said.json()["error"].startswith(sentence)
