@@ -21,8 +21,16 @@ class Prediction(NamedTuple):
         return self.probabilities[self.digit]
 
 
+def open_session(network: Path | bytes) -> onnxruntime.InferenceSession:
+    """Open an ONNX file, or its content, to run on one thread. Raises almost anything on a corrupt file."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1  # one image is too little work to split
+    options.log_severity_level = 4
+    return onnxruntime.InferenceSession(network, options, providers=["CPUExecutionProvider"])
+
+
 class Network:
-    """A network written by `python -m lab export`; `about` holds the file's metadata.
+    """A network written by `python -m lab export`; `about` holds what the file's `metadata` says about it.
 
     Raises FileNotFoundError if the file is missing, and ValueError if it is not such a network.
     """
@@ -30,12 +38,11 @@ class Network:
     def __init__(self, path: Path) -> None:
         if not path.is_file():
             raise FileNotFoundError(f"there is no network {path}, expected a file written by `python -m lab export`")
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1  # one image is too little work to split
-        options.log_severity_level = 4
+        self.file = path
         try:
-            self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+            self._session = open_session(path)
             about = self._session.get_modelmeta().custom_metadata_map
+            self.metadata: dict[str, str] = about
             self.about: dict[str, object] = {
                 "name": about["name"],
                 "recipe": json.loads(about["recipe"]),

@@ -10,18 +10,24 @@ from fastapi.staticfiles import StaticFiles
 
 from app.access_log import AccessLog
 from app.errors import add_errors
+from app.network import Network
 from app.room import add_room
 from app.routes import add_drawings, add_operation
 from app.security import Security
 from app.services import Services
 from app.settings import Settings
 from app.teacher import add_teacher
+from app.why import add_why
 
 PAGE = Path(__file__).parent / "page"
 
 
 def make_app(settings: Settings) -> FastAPI:
-    """Create the FastAPI app; its `state.printed_token` is for whoever starts it. Raises what `Services` raises."""
+    """Create the FastAPI app; its `state.printed_token` is for whoever starts it.
+
+    Raises what `Network` and `Services` raise.
+    """
+    other = Network(settings.compare)  # before the services write anything to disk
     services = Services(settings)
 
     @asynccontextmanager
@@ -32,6 +38,7 @@ def make_app(settings: Settings) -> FastAPI:
     app = FastAPI(lifespan=lifespan, openapi_url=None)
     app.state.printed_token = services.teacher.printed
     add_drawings(app, services)
+    add_why(app, services, other)
     add_operation(app, services)
     add_room(app, services, settings.address)
     add_teacher(app, services)

@@ -48,6 +48,7 @@ class Settings(BaseSettings):
     host: str = "127.0.0.1"
     port: int = Field(8000, ge=0, le=65_535)  # 0: any free port
     network: Path = HERE / "step3.onnx"
+    compare: Path = HERE / "step1.onnx"  # that the page shows beside it on request
     data: Path = Path("app-data")  # folder of the SQLite file and the spool
     store_drawings: bool = True  # if false, the database stores predictions without images
     database_timeout: int = Field(2, ge=1)  # seconds without an answer before the database counts as unreachable

@@ -1,4 +1,4 @@
-"""The page in a real browser with a real server: drawing, corrections, pictures, phone, keyboard, accessibility."""
+"""The page in a real browser with a real server: drawing, telling, pictures, looking inside, screens, accessibility."""
 
 import io
 import os
@@ -14,6 +14,10 @@ from PIL import Image
 from playwright.sync_api import Page, expect, sync_playwright
 from servers import REPOSITORY, App
 from test_app import encode, redraw
+from test_app_inside import without_maps
+
+from app.digit import prepare
+from app.network import Network
 
 STROKES = {  # in percent of the canvas
     1: [[(50, 15), (50, 85)]],
@@ -57,7 +61,7 @@ def open_page(browser, server):
             request.abort()
 
     def complain(message):
-        if message.type == "error" and "status of 422" not in message.text:  # Chromium's note of a 422
+        if message.type == "error" and not re.search("status of (409|422)", message.text):  # Chromium's own notes
             complaints.append(message.text)
 
     def open(path="", **options) -> Page:
@@ -111,6 +115,12 @@ def widths(page):
     return [float(re.sub("[^0-9.]", "", text)) for text in texts]
 
 
+def rests(page):
+    """Wait until the last answer has come, and what is asked about it."""
+    widths(page)
+    page.wait_for_timeout(400)
+
+
 def seen(page):
     """The 28 x 28 image that the page shows."""
     script = "() => [...document.getElementById('seen').getContext('2d').getImageData(0, 0, 28, 28).data]"
@@ -129,7 +139,7 @@ def test_a_drawn_digit_is_recognized(open_page, digit):
     says(page, digit)
     bars = widths(page)
     assert max(bars) == bars[digit] and sum(bars) == pytest.approx(100, abs=1)
-    width = page.locator(f"#bar-{digit} .bar").evaluate("bar => bar.style.width")
+    width = page.locator("#bars .bar").nth(digit).evaluate("bar => bar.style.width")
     assert float(width.rstrip("%")) == pytest.approx(bars[digit], abs=0.06)
     image = seen(page)
     # the page sends 140 pixels: an edge of the stroke may share one with the paper, a twelfth of a cell of the image
@@ -278,6 +288,143 @@ def test_a_stopped_server_is_reported(browser, tmp_path):
     server.stop()
 
 
+@pytest.mark.parametrize("key", ["Escape", "Control+z"])
+def test_the_stroke_that_is_drawn_can_be_cleared_and_undone(open_page, key):
+    page = open_page()
+    box = page.locator("#paper").bounding_box()
+    page.mouse.move(box["x"] + 60, box["y"] + 60)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 200, box["y"] + 60, steps=5)
+    page.keyboard.press(key)
+    page.mouse.move(box["x"] + 120, box["y"] + 220, steps=5)  # draws nothing: its stroke is gone
+    page.mouse.up()
+    expect(page.locator("#confidence")).to_have_text("Draw something first.")
+    assert page.evaluate("() => new Set(paper.getContext('2d').getImageData(0, 0, 280, 280).data).size") == 1
+    draw(page, 7)
+    says(page, 7)
+
+
+def test_nothing_of_the_previous_drawing_is_marked_when_the_next_begins(open_page):
+    page = open_page()
+    page.locator("#inside > summary").click()
+    draw(page, 7)
+    says(page, 7)
+    page.get_by_role("button", name="It was a 7").click()
+    expect(page.locator("#told")).to_contain_text("Recorded")
+    assert page.locator("#truths .told").inner_text() == "7"
+    page.route("**/predict?*", lambda route: None)  # the next answer does not come
+    page.locator(".maps canvas").first.hover()
+    expect(page.locator("#seen-frame")).to_be_visible()
+    page.locator("#paper").focus()
+    page.keyboard.press(" ")  # begins the next drawing, while the pointer stays where it is
+    assert page.locator("#digit").inner_text() == "\N{EN DASH}" and page.locator("#told").inner_text() == ""
+    expect(page.locator("#how-to-tell")).to_have_text("Click the correct digit, or press its key.")
+    for marked in ("#truths .said", "#truths .told", ".best", ".frame:visible", ".unit:visible", "#take-back:visible"):
+        assert page.locator(marked).count() == 0, marked
+    page.unroute_all(behavior="ignoreErrors")
+
+
+def test_a_doubtful_answer_is_not_shown_as_a_digit(open_page):
+    """The server's own answer, with the doubt that it has about other drawings."""
+    page = open_page()
+    doubts = iter(["not sure", "more than one digit", "not a digit"])
+    doubt = next(doubts)
+
+    def answer(route):
+        response = route.fetch()
+        route.fulfill(response=response, json=response.json() | {"doubt": doubt})
+
+    page.route("**/predict?*", answer)
+    draw(page, 7)
+    expect(page.locator("#confidence")).to_contain_text("Not sure. Perhaps a 7")
+    for doubt in doubts:
+        draw(page, 7)
+        expect(page.locator("#confidence")).to_contain_text(f"{doubt.capitalize()}, it seems")
+        expect(page.locator("#digit")).to_have_text("?")
+        assert page.locator("#truths .said").count() == 0
+        expect(page.get_by_role("button", name="It was a 7")).to_be_enabled()
+    page.unroute_all(behavior="wait")
+    page.get_by_role("button", name="Clear").click()
+    draw(page, 7)
+    says(page, 7)
+    assert page.locator(".doubtful").count() == 0
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Telling
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_key_tells_the_digit_but_not_in_a_field(open_page, server):
+    page = open_page()
+    page.keyboard.press("7")  # nothing is drawn yet
+    page.locator("#inside > summary").click()
+    draw(page, 7)
+    says(page, 7)
+    page.locator("#class").focus()
+    page.keyboard.press("4")  # chooses the 4 in the list
+    expect(page.locator("#heat-caption")).to_have_text("What each region adds to the logit of 4")
+    page.locator("#paper").focus()
+    page.keyboard.press("Control+4")
+    assert "Recorded" not in page.locator("#told").inner_text()
+    page.keyboard.press("9")
+    expect(page.locator("#told")).to_contain_text("Recorded. It was a 9")
+    assert server.client.get("statistics").json()["known"] == 1
+    assert page.get_by_role("button", name="It was a 9").get_attribute("aria-keyshortcuts") == "9"
+
+
+def test_a_wrong_click_is_taken_back(open_page, server):
+    page = open_page()
+    draw(page, 7)
+    says(page, 7)
+    expect(page.get_by_role("button", name="Take back")).to_be_hidden()
+    page.get_by_role("button", name="It was a 1").click()
+    expect(page.locator("#told")).to_contain_text("Recorded. It was a 1")
+    page.get_by_role("button", name="Take back").click()
+    expect(page.locator("#told")).to_have_text("Taken back. Which digit was it?")
+    expect(page.get_by_role("button", name="Take back")).to_be_hidden()
+    page.keyboard.press("7")
+    expect(page.locator("#told")).to_contain_text("Recorded. It was a 7")
+    expect(page.locator("#numbers")).to_contain_text("100.0 % of 1")
+    assert server.client.get("statistics").json()["known"] == 1
+
+
+def test_what_cannot_be_taken_back_offers_that_no_more(open_page, server):
+    """A drawing whose label is gone already, as when the teacher has deleted it."""
+    page = open_page()
+    draw(page, 7)
+    says(page, 7)
+    with page.expect_request("**/truth") as request:
+        page.get_by_role("button", name="It was a 7").click()
+    expect(page.get_by_role("button", name="Take back")).to_be_visible()
+    assert server.client.delete(request.value.url).status_code == 200  # elsewhere
+    page.get_by_role("button", name="Take back").click()
+    expect(page.locator("#told")).to_contain_text("no correction that could be taken back")
+    expect(page.get_by_role("button", name="Take back")).to_be_hidden()
+
+
+@pytest.mark.parametrize("stored", ["true", "false"])
+def test_the_page_says_what_is_stored(browser, tmp_path, stored):
+    with App(tmp_path, APP_STORE_DRAWINGS=stored) as server:
+        page = browser.new_page()
+        page.goto(server.address)
+        said = page.locator("#stored")
+        expect(said).to_contain_text("whenever it changes")
+        expect(said).to_contain_text("Everyone who can open this page sees the statistics")
+        if stored == "true":
+            expect(said).to_contain_text("even if you click nothing")
+            expect(said).to_contain_text("APP_STORE_DRAWINGS=false")
+        else:
+            expect(said.get_by_text("The server does not store drawings.")).to_be_visible()
+            expect(said.get_by_text("APP_STORE_DRAWINGS=false")).to_be_hidden()
+        draw(page, 7)
+        says(page, 7)
+        page.get_by_role("button", name="It was a 1").click()
+        expect(page.locator("#mistakes")).to_contain_text("a 1 mistaken for a 7")
+        assert page.locator("#mistakes canvas").count() == (stored == "true")
+        page.close()
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Pictures
 # ---------------------------------------------------------------------------------------------------------------------
@@ -341,6 +488,145 @@ def test_a_picture_without_a_digit_shows_an_error(open_page, digits):
 
 
 # ---------------------------------------------------------------------------------------------------------------------
+# Look inside, and compare
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def test_closed_it_asks_for_nothing(open_page):
+    page = open_page()
+    asked = []
+    page.on("request", lambda request: asked.append(request.url.rpartition("/")[2].partition("?")[0]))
+    for panel in ("inside", "compare"):
+        draw(page, 7)
+        says(page, 7)
+        assert "predict" in asked and panel not in asked
+        page.locator(f"#{panel} > summary").click()
+        expect(page.locator(f"#{panel} [role=status]").first).not_to_have_text("Draw something first.")
+        assert panel in asked
+        page.locator(f"#{panel} > summary").click()
+        expect(page.locator(f"#{panel} h3").first).to_be_hidden()
+        page.wait_for_timeout(300)
+        asked.clear()
+        page.get_by_role("button", name="Clear").click()
+        draw(page, 4)
+        says(page, 4)
+        page.wait_for_timeout(300)
+        assert "predict" in asked and panel not in asked
+        page.get_by_role("button", name="Clear").click()
+
+
+def test_look_inside_shows_the_maps_and_what_each_region_adds(open_page):
+    page = open_page()
+    page.locator("#inside > summary").click()
+    expect(page.locator("#looked")).to_have_text("Draw something first.")
+    draw(page, 7)
+    rests(page)
+    expect(page.locator("#heat-caption")).to_have_text("What each region adds to the logit of 7")
+    assert [block.locator("canvas").count() for block in page.locator(".maps").all()] == [8, 16, 34, 36, 38, 40]
+    image = np.array(seen(page), dtype=np.uint8).reshape(28, 28)
+    logits = Network(REPOSITORY / "app" / "step3.onnx").logits(image[None])[0]
+    for digit in (7, 4):
+        page.locator("#class").select_option(str(digit))
+        numbers = [float(text.replace("\N{MINUS SIGN}", "-")) for text in page.locator("#heat td").all_inner_texts()]
+        assert len(numbers) == 16
+        sentence = page.locator("#sum").inner_text().replace("\N{MINUS SIGN}", "-")
+        bias = float(re.search(r"the bias is ([+-][0-9]+[.][0-9]+)", sentence)[1])
+        assert sum(numbers) + bias == pytest.approx(logits[digit], abs=0.005 * 17)
+        assert sentence.endswith(f"= {logits[digit]:.2f}.")
+        signs = [cell.get_attribute("class") for cell in page.locator("#heat td").all()]
+        assert signs == ["against" if number < 0 else "for" for number in numbers]
+    page.get_by_role("button", name="Clear").click()
+    expect(page.locator("#looked")).to_have_text("Draw something first.")
+
+
+def region(page, canvas, frame, cells):
+    """The gray values below a frame, as the canvas has them, averaged to cells x cells values."""
+    script = """([canvas, frame]) => {
+      const [c, f] = [canvas, frame].map((id) => document.getElementById(id));
+      const values = [...c.getContext("2d").getImageData(0, 0, c.width, c.height).data].filter((_, i) => i % 4 === 0);
+      const box = [f.style.left, f.style.top, f.style.width].map((text) => parseFloat(text) / 100);
+      return { side: c.width, values, box };
+    }"""
+    found = page.evaluate(script, [canvas, frame])
+    picture = Image.fromarray(np.array(found["values"], np.uint8).reshape(found["side"], found["side"]))
+    left, top, side = (found["side"] * share for share in found["box"])
+    return np.asarray(picture.resize((cells, cells), Image.Resampling.BOX, (left, top, left + side, top + side)), float)
+
+
+@pytest.mark.parametrize(
+    ("layer", "row", "column", "field"), [(0, 6, 8, 3), (1, 4, 5, 6), (2, 2, 4, 10), (3, 3, 3, 14)]
+)
+def test_the_receptive_field_under_the_pointer_is_framed(open_page, layer, row, column, field):
+    """In the image that the network sees and in the drawing, where it shows the same part of the digit."""
+    page = open_page()
+    page.locator("#inside > summary").click()
+    draw(page, 7)
+    rests(page)
+    expect(page.locator("#heat-caption")).to_have_text("What each region adds to the logit of 7")
+    maps = page.locator(".maps").nth(layer).locator("canvas").nth(5)
+    maps.scroll_into_view_if_needed()
+    box, side = maps.bounding_box(), maps.evaluate("canvas => canvas.width")
+    position = {"x": (column + 0.5) * box["width"] / side, "y": (row + 0.5) * box["height"] / side}
+    maps.hover(position=position)
+    expect(page.locator("#unit")).to_contain_text(f"Layer {layer + 1}, map 6, row {row + 1}, column {column + 1}")
+    jump = 1 if layer == 0 else 2
+    style = page.locator("#seen-frame").evaluate("frame => [frame.style.left, frame.style.top, frame.style.width]")
+    pixels = [float(length.rstrip("%")) * 28 / 100 for length in style]
+    assert pixels == pytest.approx([column * jump, row * jump, field], abs=0.01)
+    drawn, framed = 255 - region(page, "paper", "paper-frame", field), region(page, "seen", "seen-frame", field)
+    assert framed.max() > 200 and np.abs(drawn - framed).mean() < 20
+    page.mouse.move(5, 5)
+    expect(page.locator("#seen-frame")).to_be_hidden()
+    expect(page.locator("#paper-frame")).to_be_hidden()
+
+
+def test_the_arrow_keys_move_over_the_maps(open_page):
+    page = open_page()
+    page.locator("#inside > summary").click()
+    draw(page, 7)
+    rests(page)
+    page.locator(".maps").nth(5).focus()
+    for key in ["ArrowRight"] * 5 + ["ArrowDown"]:  # four values are in a row: the fourth step goes on to the next map
+        page.keyboard.press(key)
+    expect(page.locator("#unit")).to_contain_text("Layer 6, map 2, row 2, column 1")
+    expect(page.locator("#paper-frame")).to_be_visible()
+
+
+def test_a_network_without_maps_says_so_in_one_sentence(browser, tmp_path):
+    with App(tmp_path / "data", APP_NETWORK=str(without_maps(tmp_path / "older.onnx"))) as server:
+        page = browser.new_page()
+        page.goto(server.address)
+        page.locator("#inside > summary").click()
+        draw(page, 7)
+        says(page, 7)
+        expect(page.locator("#looked")).to_contain_text("This network has no feature maps to show")
+        expect(page.locator("#insides")).to_be_hidden()
+        page.close()
+
+
+def test_compare_shows_where_two_networks_disagree(open_page, sample):
+    """A digit of MNIST on which Steps 1 and 3 disagree, and the drawn 7, on which they agree."""
+    networks = [Network(REPOSITORY / "app" / f"step{step}.onnx") for step in (3, 1)]
+    pictures = (encode(redraw(image.numpy())) for image in sample[0].images)
+    guesses = ((picture, [network.predict(prepare(picture)).digit for network in networks]) for picture in pictures)
+    picture, (one, other) = next((picture, digits) for picture, digits in guesses if digits[0] != digits[1])
+    page = open_page()
+    page.locator("#compare > summary").click()
+    expect(page.locator("#this-network")).to_have_text("step3: 7,750 parameters, 99.58 %")
+    expect(page.locator("#other-network")).to_have_text("step1: 6,754 parameters, 99.04 %")
+    send_to(page, "paste", picture)
+    expect(page.locator("#compared")).to_have_text(f"They disagree: step3 says {one}, step1 says {other}.")
+    for bars, digit in (("#these-bars", one), ("#other-bars", other)):
+        assert page.locator(f"{bars} .best").inner_text().startswith(str(digit))
+        shares = [float(text.rstrip(" %")) for text in page.locator(f"{bars} .percent").all_inner_texts()]
+        assert len(shares) == 10 and sum(shares) == pytest.approx(100, abs=1) and max(shares) == shares[digit]
+    draw(page, 7)
+    expect(page.locator("#compared")).to_contain_text("Both say 7")
+    expect(page.locator("#differences figure")).to_have_count(1)
+    expect(page.locator("#differences")).to_contain_text(f"step3: {one}, step1: {other}")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
 # Keyboard, screens, accessibility, proxies
 # ---------------------------------------------------------------------------------------------------------------------
 
@@ -388,6 +674,55 @@ def test_it_fits_any_screen_and_axe_finds_nothing(open_page, scheme, size):
     expect(page.locator("#mistakes")).to_contain_text("a 7 mistaken for a 4")
 
 
+@pytest.mark.parametrize("size", [(390, 844), (390, 664), (320, 568)])
+def test_the_digits_are_in_reach_on_a_phone(open_page, size):
+    """Without scrolling, after scrolling, and not over the drawing."""
+    page = open_page(has_touch=True, is_mobile=True, viewport={"width": size[0], "height": size[1]})
+    assert page.locator("#paper").bounding_box()["width"] >= 160
+    draw(page, 7)
+    says(page, 7)
+    for place in ("0", "document.body.scrollHeight / 2", "document.body.scrollHeight"):
+        page.evaluate(f"scrollTo(0, {place})")
+        for button in page.locator("#truths button").all():
+            box = button.bounding_box()
+            assert box["y"] >= 0 and box["y"] + box["height"] <= size[1] and box["x"] + box["width"] <= size[0]
+            assert box["width"] >= 24 and box["height"] >= 44  # WCAG 2.5.8 asks for 24 pixels
+    page.evaluate("scrollTo(0, 0)")
+    undo, tell = page.locator("#undo").bounding_box(), page.locator("#tell").bounding_box()
+    assert undo["y"] + undo["height"] <= tell["y"]
+
+
+@pytest.mark.parametrize("colors", [{"color_scheme": "dark"}, {"forced_colors": "active"}], ids=["dark", "forced"])
+def test_bars_and_black_strokes_show_in_any_colors(open_page, colors):
+    page = open_page(**colors)
+    draw(page, 7)
+    says(page, 7)
+    widths(page)  # waits
+    bars = np.asarray(Image.open(io.BytesIO(page.locator("#bars .track").nth(7).screenshot())).convert("L"), float)
+    empty = np.asarray(Image.open(io.BytesIO(page.locator("#bars .track").nth(3).screenshot())).convert("L"), float)
+    middle = bars.shape[0] // 2
+    assert abs(np.median(bars[middle]) - np.median(empty[middle])) > 60
+    drawn = np.asarray(Image.open(io.BytesIO(page.locator("#paper").screenshot())).convert("L"), float)
+    side = len(drawn)
+    assert drawn[side * 20 // 100, side // 2] < 30 and drawn[side // 2, side // 5] > 225  # the bar of the 7; paper
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", [(390, 844), (1280, 900)])
+def test_open_it_fits_any_screen_and_axe_finds_nothing(open_page, scheme, size):
+    page = open_page(color_scheme=scheme, viewport={"width": size[0], "height": size[1]})
+    for panel in ("inside", "compare"):
+        page.locator(f"#{panel} > summary").click()
+    draw(page, 7)
+    says(page, 7)
+    expect(page.locator("#sum")).to_contain_text("Logit")
+    expect(page.locator("#compared")).to_contain_text("Both say 7")
+    page.wait_for_timeout(200)
+    assert page.evaluate("document.documentElement.scrollWidth") <= size[0]
+    result = Axe().run(page)
+    assert not result.response["violations"], result.generate_report()
+
+
 def test_a_finger_draws_and_does_not_scroll(open_page):
     page = open_page(has_touch=True, is_mobile=True, viewport={"width": 390, "height": 844})
     box = page.locator("#paper").bounding_box()
@@ -433,6 +768,8 @@ def test_the_page_works_behind_a_proxy_with_a_path_prefix(browser, hosted):
     says(page, 7)
     page.get_by_role("button", name="It was a 7").click()
     expect(page.locator("#told")).to_contain_text("Recorded")
+    page.locator("#inside > summary").click()
+    expect(page.locator("#sum")).to_contain_text("Logit")
     assert all(url.startswith(("http://proxy.test/p/8000/", "blob:")) for url in asked)
     page.unroute_all(behavior="wait")
     context.unroute_all(behavior="wait")
@@ -450,16 +787,20 @@ def test_the_page_has_no_inline_script_or_style(server):
 
 def test_the_readme_picture_shows_this_page(open_page, digits, tmp_path):
     """`UPDATE_PICTURE=1 pytest tests/test_app_page.py -k readme` writes the picture."""
-    page = open_page(viewport={"width": 1000, "height": 880}, device_scale_factor=1)
+    page = open_page(viewport={"width": 1000, "height": 1500}, device_scale_factor=1)
     for digit, truth in ((1, 1), (0, 0), (4, 9), (7, None)):
         draw(page, digit)
         says(page, digit)
         if truth is not None:
             page.get_by_role("button", name=f"It was a {truth}").click()
             expect(page.locator("#told")).to_contain_text(f"It was a {truth}")
-    page.mouse.move(5, 5)
-    page.wait_for_timeout(300)
+    page.locator("#inside > summary").click()
+    rests(page)
+    page.locator(".maps").nth(1).focus()
+    for key in ["ArrowRight"] * 7 + ["ArrowDown"] * 4:
+        page.keyboard.press(key)
     page.evaluate("scrollTo(0, 0)")
+    page.wait_for_timeout(300)
     picture = page.screenshot()
     kept = REPOSITORY / "app" / "page.png"
     if os.environ.get("UPDATE_PICTURE"):

@@ -24,12 +24,13 @@ from lab.evidence.places import RESULTS
 from lab.evidence.records import record_path
 from lab.reports.analysis import describe_data
 from lab.reports.drawings import measure
-from lab.runs.recipes import STEP_3
+from lab.runs.recipes import STEP_1, STEP_3
 from lab.runs.study import repeat
 
 ROOT = Path(__file__).parent.parent
 STEPS = (1, 2, 3)
 APP_NETWORK = ROOT / "app" / "step3.onnx"
+APP_COMPARED = ROOT / "app" / "step1.onnx"
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -130,9 +131,10 @@ def test_the_labels_of_recorded_mistakes_are_those_of_mnist(mnist):
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def test_the_exported_network_makes_the_mistakes_that_are_on_record(mnist):
-    network, test = Network(APP_NETWORK), mnist[1]
-    record = json.loads(record_path(STEP_3, network.about["seed"]).read_text())
+@pytest.mark.parametrize("file, recipe", [(APP_NETWORK, STEP_3), (APP_COMPARED, STEP_1)], ids=["step3", "step1"])
+def test_the_exported_network_makes_the_mistakes_that_are_on_record(mnist, file, recipe):
+    network, test = Network(file), mnist[1]
+    record = json.loads(record_path(recipe, network.about["seed"]).read_text())
     said = np.concatenate([network.logits(part).argmax(1) for part in np.array_split(test.images.numpy(), 10)])
     labels = test.labels.numpy()
     wrong = np.flatnonzero(said != labels)

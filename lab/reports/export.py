@@ -14,6 +14,7 @@ import models
 import utils
 from lab.evidence.places import APP_NETWORK, expect_folder, is_evidence, refuse_evidence
 from lab.evidence.records import shortfall
+from lab.reports.maps import describe_maps
 from lab.runs import datasets
 from lab.runs.checkpoint import Loaded, load_model
 from lab.runs.train import evaluate, predict
@@ -33,8 +34,8 @@ class FromPixels(nn.Module):
 def export(path: Path, to: Path = APP_NETWORK) -> str:
     """Export the network of a checkpoint to ONNX, with input `images` and output `logits`; return a one-line summary.
 
-    The file's metadata holds the recipe, the seed and the test accuracy. Raises what `load_model` raises, and
-    ValueError if `to` is the app's network and the run was not a full run on all of MNIST.
+    The file's metadata holds the recipe, the seed, the test accuracy, and where the feature maps are. Raises what
+    `load_model` raises, and ValueError if `to` is the app's network and the run was not a full run on all of MNIST.
     """
     refuse_evidence(to, "name another file, `export CHECKPOINT FILE`")
     expect_folder(to.parent)
@@ -46,7 +47,7 @@ def export(path: Path, to: Path = APP_NETWORK) -> str:
     network = FromPixels(loaded.model.cpu().eval(), loaded.recipe.mean, loaded.recipe.std).to(
         memory_format=torch.contiguous_format
     )
-    content = _to_onnx(network)
+    content = to_onnx(network)
     about = {
         "name": loaded.name,
         "recipe": json.dumps(asdict(loaded.recipe)),
@@ -55,7 +56,7 @@ def export(path: Path, to: Path = APP_NETWORK) -> str:
         "parameters": str(models.count_parameters(loaded.model)),
         "accuracy": f"{tested.accuracy:.2f}",
         "tested_on": f"{tested.images} test images of {test.dataset}",
-    }
+    } | describe_maps(content)
     onnx.helper.set_model_props(content, about)
     with utils.whole_or_not_at_all(to) as unfinished:
         onnx.save(content, unfinished)
@@ -72,7 +73,8 @@ def _refuse_short(path: Path, to: Path, loaded: Loaded) -> None:
         raise ValueError(f"{to} is for a full run on all of MNIST, and {path} is none, {lacks}")
 
 
-def _to_onnx(network: nn.Module) -> onnx.ModelProto:
+def to_onnx(network: nn.Module) -> onnx.ModelProto:
+    """Export a network that takes raw pixels, with input `images` and output `logits`, for any number of images."""
     images = torch.zeros(2, 1, 28, 28, dtype=torch.uint8)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
