@@ -249,6 +249,7 @@ def test_long_drawing_stays_within_the_rate_limit(browser, tmp_path):
 
 def test_screen_readers_hear_only_the_final_prediction(open_page):
     page = open_page()
+    expect(page.locator("#announced")).to_have_text("Draw something first.")  # said once the page is there
     page.evaluate(
         """() => {
           window.heard = [];
