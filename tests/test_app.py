@@ -574,7 +574,9 @@ def test_the_image_script_serves_checks_health_and_writes_only_its_data(tmp_path
 @pytest.mark.parametrize("colab", [False, True])
 def test_the_readme_cell_shows_the_page(tmp_path, colab):
     """The cell runs unchanged except for the port, which may be in use; two fake functions stand in for Colab."""
-    (cell,) = re.findall(r"```python\n(import subprocess.*?)```", (REPOSITORY / "app/README.md").read_text(), re.DOTALL)
+    (cell,) = re.findall(
+        r"```python\n(import os, subprocess.*?)```", (REPOSITORY / "app/README.md").read_text(), re.DOTALL
+    )
     port = str(free_port())
     played = """
 import sys, types
@@ -589,7 +591,9 @@ import urllib.request
 try:
     for _ in range(240):  # a busy machine takes longer than the cell's three seconds
         try:
-            print(urllib.request.urlopen("http://127.0.0.1:{port}/about").status)
+            answer = urllib.request.urlopen("http://127.0.0.1:{port}/about")
+            print(answer.headers["Content-Security-Policy"])
+            print(answer.status)
             break
         except OSError:
             time.sleep(0.25)
@@ -603,6 +607,8 @@ finally:
     assert said.endswith("200\n")
     assert (f"iframe {port}\ngoogle.colab.kernel.proxyPort({port})" in said) == colab
     assert ("IFrame" in said) != colab
+    framed = "https://colab.research.google.com" if colab else "http://localhost:*"
+    assert f"frame-ancestors {framed} " in said
 
 
 def test_the_image_copies_the_app_and_has_no_pytorch():
@@ -611,4 +617,10 @@ def test_the_image_copies_the_app_and_has_no_pytorch():
     assert "torch" not in (REPOSITORY / "app/requirements.txt").read_text().split("# ", 1)[1].split("\n", 1)[1]
     services = yaml.safe_load((REPOSITORY / "app/compose.yaml").read_text())["services"]
     assert services["app"]["read_only"] and services["app"]["volumes"] == ["spool:/data"]
-    assert set(services["app"]["environment"]) == {"DB_HOST", "DB_NAME", "DB_USER", "DB_PASSWORD"}
+    assert set(services["app"]["environment"]) == {
+        "DB_HOST",
+        "DB_NAME",
+        "DB_USER",
+        "DB_PASSWORD",
+        "APP_HOSTS",
+    }
