@@ -42,6 +42,13 @@ def server(tmp_path):
 
 
 @pytest.fixture
+def hosted(tmp_path):
+    """A server that also goes by the name of a proxy, whose own host it does not see."""
+    with App(tmp_path, APP_HOSTS="proxy.test") as running:
+        yield running
+
+
+@pytest.fixture
 def open_page(browser, server):
     """Open the page, and fail on console errors and on requests to other hosts, which are blocked."""
     contexts, complaints, elsewhere = [], [], []
@@ -740,13 +747,9 @@ def test_a_finger_draws_and_does_not_scroll(open_page):
     assert page.evaluate("scrollY") == before
 
 
-def test_the_page_works_behind_a_proxy_with_a_path_prefix(browser, tmp_path):
+def test_the_page_works_behind_a_proxy_with_a_path_prefix(browser, hosted):
     """As in Colab: every request of the page starts with the prefix."""
-    with App(tmp_path, APP_HOSTS="proxy.test") as server:
-        draw_behind_a_proxy(browser, server)
-
-
-def draw_behind_a_proxy(browser, server):
+    server = hosted
     context = browser.new_context()
     asked = []
 
