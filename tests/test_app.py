@@ -528,15 +528,17 @@ def test_on_a_terminal_it_prints_its_address_and_stops_quietly(tmp_path, how):
     os.close(its)
     try:
         said = ""
-        while "\n" not in said:
+        while said.count("\n") < 2:
             said += os.read(ours, 1_000).decode()
-        assert httpx.get(f"{said.strip()}healthz", timeout=20).status_code == 200
+        address = said.split()[0]
+        assert httpx.get(f"{address}healthz", timeout=20).status_code == 200
         process.send_signal(how)
         assert process.wait(20) == (0 if how == signal.SIGINT else -how)
         with contextlib.suppress(OSError):  # the other end of the terminal is closed
             while more := os.read(ours, 1_000).decode():
                 said += more
-        assert re.fullmatch(r"http://127\.0\.0\.1:\d+/\s+", said)
+        assert re.fullmatch(rf"{address}\s+for the teacher: {address}teacher\.html#token=\S+\s+", said)
+        assert re.fullmatch(r"http://127\.0\.0\.1:\d+/", address)
     finally:
         process.kill()
         process.wait()
