@@ -30,7 +30,7 @@ NEAR = 0.15  # of the digit's longer side: a component that is no farther needs
 LEAST_NEAR = 0.01  # only this share of the ink
 
 LINE = 0.4  # of the picture's side: least length of a ruled line
-THICK = 5  # pixels of the search: no ruled line is that thick
+THICK = 0.04  # of the picture's shorter side: no ruled line is that thick
 EVERY_NEIGHBOR = np.ones((3, 3), dtype=bool)
 
 Box = tuple[slice, slice]  # rows and columns
@@ -206,7 +206,7 @@ def _search(ink: np.ndarray, strict: bool) -> Found:
     for threshold in THRESHOLDS:
         found = _choose(ink, ink > threshold * full, none, strict)
         at_lowest = at_lowest or found
-        if found and found.inside:
+        if found and at_lowest and found.inside:
             if all(now > SOFT * before for now, before in zip(_lengths(found.box), _lengths(at_lowest.box))):
                 return at_lowest  # only its soft edge reaches the border
             return found._replace(alone=False)
@@ -223,9 +223,12 @@ def _search(ink: np.ndarray, strict: bool) -> Found:
 def _without_lines(solid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Take away thin straight lines, horizontal and vertical, except where strokes cross them; return both."""
     lines = np.zeros_like(solid)
+    thick = round(THICK * min(solid.shape))
+    if thick < 3:  # pixels: in a small picture, strokes are as thin as lines
+        return solid, lines
     for axis in (0, 1):
         long = _runs(solid, round(LINE * solid.shape[axis]), axis)
-        lines |= long & ~_runs(solid, THICK, 1 - axis)
+        lines |= long & ~_runs(solid, thick, 1 - axis)
     return solid & ~lines, lines
 
 

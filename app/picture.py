@@ -6,7 +6,9 @@ import numpy as np
 from PIL import Image, ImageOps
 
 LARGEST_PIXELS = 16_000_000
-LARGEST_SIDE = 10_000  # a decoder may work row by row: 16 million pixels in one column cost it far more than in a square
+LARGEST_SIDE = (
+    10_000  # a decoder may work row by row: 16 million pixels in one column cost it far more than in a square
+)
 WORKING_SIDE = 512  # larger pictures are first averaged down to about this
 FORMATS = ("PNG", "JPEG", "GIF", "WEBP")
 NAMES = "a PNG, JPEG, GIF or WebP"

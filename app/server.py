@@ -238,6 +238,7 @@ def _add_drawings(app: FastAPI, parts: Parts) -> None:
             "digit": prediction.digit,
             "confidence": prediction.confidence,
             "probabilities": prediction.probabilities,
+            "doubt": prediction.doubt,
             "image": base64.b64encode(image.tobytes()).decode(),
         }
 

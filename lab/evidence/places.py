@@ -11,14 +11,18 @@ import utils
 RESULTS = Path(__file__).parents[1] / "results"
 RECORDS = RESULTS / "records"
 APP_NETWORK = Path(__file__).parents[2] / "app" / "step3.onnx"
+APP_DOUBT = APP_NETWORK.with_name("doubt.onnx")
 
 
 def is_evidence(path: Path) -> bool:
-    """Whether a path is, or would be, one of the repository's results, its executed notebooks, or the app's network."""
+    """Whether a path is, or would be, one of the repository's results, its executed notebooks, or the app's networks."""
     resolved, repository = path.resolve(), RESULTS.resolve().parent.parent
     if resolved.suffix == ".ipynb":
         return resolved.parent in (repository, repository / "lab")
-    return resolved == APP_NETWORK.resolve() or RESULTS.resolve() in (resolved, *resolved.parents)
+    return resolved in (APP_NETWORK.resolve(), APP_DOUBT.resolve()) or RESULTS.resolve() in (
+        resolved,
+        *resolved.parents,
+    )
 
 
 def refuse_evidence(path: Path, instead: str, data: bool = True) -> None:

@@ -34,7 +34,9 @@ def enlarge(pixels: np.ndarray, side: int) -> np.ndarray:
     return np.asarray(Image.fromarray(pixels).resize((side, side), Image.Resampling.BICUBIC), dtype=np.float32) / 255
 
 
-def place(pixels: np.ndarray, rng: np.random.Generator, height: int, width: int, least: float, most: float) -> np.ndarray:
+def place(
+    pixels: np.ndarray, rng: np.random.Generator, height: int, width: int, least: float, most: float
+) -> np.ndarray:
     """Ink of shape (height, width), from 0 to 1: the digit's image covers this share of the shorter side, anywhere."""
     side = int(min(height, width) * rng.uniform(least, most))
     top, left = (int(rng.integers(0, length - side + 1)) for length in (height, width))
@@ -79,11 +81,10 @@ def cropped(margin: float) -> Scene:
     def scene(pixels: np.ndarray, rng: np.random.Generator) -> bytes:
         rows, columns = (np.flatnonzero(pixels.any(axis=axis)) for axis in (1, 0))
         digit = pixels[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-        around = round(margin * max(digit.shape) * 16)
-        scale = rng.integers(4, 17)
-        size = (digit.shape[1] * int(scale), digit.shape[0] * int(scale))
+        scale = int(rng.integers(4, 17))
+        size = (digit.shape[1] * scale, digit.shape[0] * scale)
         large = np.asarray(Image.fromarray(digit).resize(size, Image.Resampling.BICUBIC), dtype=np.float32)
-        large = np.pad(large, round(around * scale / 16))
+        large = np.pad(large, round(margin * max(size)))
         return encode(large if rng.random() < 0.3 else 255 - large)
 
     return scene
@@ -229,9 +230,7 @@ def on_a_desk(pixels: np.ndarray, rng: np.random.Generator) -> bytes:
         waves = np.sin(across / rng.uniform(3, 9) + 1.5 * np.sin(along / rng.uniform(60, 150)))
         desk = rng.uniform(80, 130) + rng.uniform(8, 18) * waves
     sheet_height, sheet_width = (int(length * rng.uniform(0.6, 0.85)) for length in (height, width))
-    sheet = draw(
-        rng.uniform(*PAPER), place(pixels, rng, sheet_height, sheet_width, 0.45, 0.85), rng.uniform(*INK)
-    )
+    sheet = draw(rng.uniform(*PAPER), place(pixels, rng, sheet_height, sheet_width, 0.45, 0.85), rng.uniform(*INK))
     tilt = rng.uniform(-15, 15)
     paste = Image.fromarray(sheet).rotate(tilt, Image.Resampling.BICUBIC, expand=True)
     mask = Image.new("F", (sheet_width, sheet_height), 1.0).rotate(tilt, Image.Resampling.BICUBIC, expand=True)
@@ -246,20 +245,20 @@ def on_a_desk(pixels: np.ndarray, rng: np.random.Generator) -> bytes:
 
 SCENES: Mapping[str, Scene] = {
     "redrawn": redrawn,
-    "margin 0 %": cropped(0),
-    "margin 5 %": cropped(0.05),
-    "margin 10 %": cropped(0.1),
-    "speck in 280": speck(280),
-    "speck in 1,000": speck(1_000),
-    "boxed": boxed,
-    "ruled, photo": ruled,
-    "ruled, scan": ruled_scan,
-    "squared": squared,
-    "shadow": shadow,
-    "desk": on_a_desk,
+    "cropped to a margin of 0 %": cropped(0),
+    "cropped to a margin of 5 %": cropped(0.05),
+    "cropped to a margin of 10 %": cropped(0.1),
+    "one speck in 280 x 280 pixels": speck(280),
+    "one speck in 1,000 x 1,000 pixels": speck(1_000),
+    "in a printed box": boxed,
+    "ruled paper, photo": ruled,
+    "ruled paper, scan": ruled_scan,
+    "squared paper": squared,
+    "hard edge of a shadow": shadow,
+    "tilted sheet on a desk": on_a_desk,
     "even light": even_light,
-    "gradient": gradient_light,
+    "light that falls off": gradient_light,
     "pencil": pencil,
     "chalk": chalk,
-    "thin": thin,
+    "thin pen": thin,
 }
