@@ -15,9 +15,12 @@ __all__ = ["NoDigit", "NotAPicture", "TooLarge", "Unreadable", "prepare"]
 
 SIDE = 28
 BOX = 20  # the longest side of the digit
-LARGE = 0.5  # a digit that is scaled at most to this
-SOFT = 0.1  # loses this much of the faintest and of the fullest ink: edges blurred by enlarging are sharp again
 FAINTEST = 0.1  # least ink that counts towards the digit's bounding box
+LARGE = 0.5  # a digit that is scaled at most to this
+SOFT = 0.1  # loses this share of the faintest and of the fullest ink: edges blurred by enlarging are sharp again
+
+SHARPER = ((np.arange(256) - 255 * SOFT) / (1 - 2 * SOFT)).round().clip(0, 255).astype(np.uint8)  # by ink, to 255
+STEPS = np.arange(BOX)
 
 
 def prepare(body: bytes) -> np.ndarray:
@@ -31,26 +34,29 @@ def prepare(body: bytes) -> np.ndarray:
 def normalize(ink: np.ndarray) -> np.ndarray:
     """Scale the ink's bounding box to 20 pixels on its longer side, and center its mass in uint8 of shape (28, 28).
 
-    Raises NoDigit if there is no ink, or only specks that vanish when scaled.
+    `ink` is uint8 of shape (height, width), 0 on paper. Raises NoDigit if there is none, or only specks that vanish when
+    scaled.
     """
-    rows, columns = (np.flatnonzero((ink > FAINTEST).any(axis=axis)) for axis in (1, 0))
-    if not len(rows):
+    box = Image.fromarray((ink > 255 * FAINTEST).view(np.uint8)).getbbox()
+    if not box:
         raise NoDigit
-    digit = ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    left, top, right, bottom = box
+    digit = ink[top:bottom, left:right]
     scale = BOX / max(digit.shape)
     if scale <= LARGE:
-        digit = ((digit - SOFT) / (1 - 2 * SOFT)).clip(0, 1)
+        digit = SHARPER.take(digit)
     size = [max(1, round(side * scale)) for side in digit.shape[::-1]]
     averaging = Image.Resampling.BOX if scale <= 1 else Image.Resampling.BILINEAR
-    small = np.asarray(Image.fromarray((255 * digit).round().astype(np.uint8)).resize(size, averaging))
-    total = small.sum(dtype=np.int64)
+    small = np.asarray(Image.fromarray(digit).resize(size, averaging))
+    masses = [small.sum(axis=axis, dtype=np.int64) for axis in (1, 0)]
+    total = int(masses[0].sum())
     if not total:
         raise NoDigit
-    image = np.zeros((SIDE, SIDE), dtype=np.uint8)
     place = []
-    for axis, length in enumerate(small.shape):
-        centre = (small.sum(axis=1 - axis) * np.arange(length)).sum() / total
-        first = int(np.clip(round(SIDE / 2 - centre), 0, SIDE - length))
-        place.append(slice(first, first + length))
+    for mass in masses:
+        center = float(mass @ STEPS[: len(mass)]) / total
+        first = min(max(round(SIDE / 2 - center), 0), SIDE - len(mass))
+        place.append(slice(first, first + len(mass)))
+    image = np.zeros((SIDE, SIDE), dtype=np.uint8)
     image[tuple(place)] = small
     return image

@@ -54,7 +54,7 @@ class Found(NamedTuple):
 
 
 def find_ink(gray: np.ndarray) -> np.ndarray:
-    """Return the digit's ink from 0 (paper) to 1, cut to about its box: float32 of shape (height, width).
+    """Return the digit's ink from 0 (paper) to 255, cut to about its box: uint8 of shape (height, width).
 
     `gray` is uint8 of shape (height, width). Raises NoDigit if nothing stands out from the paper.
     """
@@ -89,24 +89,59 @@ def _frame(gray: np.ndarray) -> np.ndarray:
 
 
 def _on_flat_paper(gray: np.ndarray, level: int) -> np.ndarray:
-    ink = _ink_on(gray, level)
-    small = _reduce(ink)
-    if (small > 0.5).mean() > 0.5 and _border(small).max() < 0.1:  # a sheet: what lies around it is not the paper
-        level = int(np.bincount(gray[ink > 0.5]).argmax())
-        ink = _ink_on(gray, level)
-        small = _reduce(ink)
-    found = _search(small, strict=False)
-    return _cut(ink, found) if found.alone else _strokes_of(ink, found, full=100)
+    small = _reduce(gray)
+    ink = _Ink(gray, level)
+    if found := _single(ink.beyond(small, THRESHOLDS[0])):
+        return ink.of(_cut(gray, found))  # most drawings: nothing else needs to be looked at
+    if ink.beyond(small, 0.5).mean() > 0.5 and not ink.beyond(_border(small), LEAST_CONTRAST).any():
+        sheet = gray[ink.beyond(gray, 0.5)]  # what lies around it is not the paper
+        ink = _Ink(gray, int(np.bincount(sheet).argmax()))
+    found = _search(ink.of(small), strict=False)
+    return ink.of(_cut(gray, found)) if found.alone else _strokes_of(ink.of(gray), found, full=100)
 
 
-def _ink_on(gray: np.ndarray, level: int) -> np.ndarray:
-    """Ink is dark on light or light on dark, whichever differs more from the paper."""
-    dark, light = level - int(gray.min()), int(gray.max()) - level
-    full = max(dark, light)
-    if full < 255 * LEAST_CONTRAST:
-        raise NoDigit
-    shades = np.arange(256, dtype=np.float32)
-    return ((level - shades if dark > light else shades - level) / full).clip(0, 1)[gray]
+class _Ink:
+    """Turns gray levels into ink: dark on light or light on dark, whichever differs more from the paper."""
+
+    def __init__(self, gray: np.ndarray, level: int) -> None:
+        dark, light = level - int(gray.min()), int(gray.max()) - level
+        self._level, self._is_dark, self._full = level, dark > light, max(dark, light)
+        if self._full < 255 * LEAST_CONTRAST:
+            raise NoDigit
+        shades = np.arange(256, dtype=np.float32)
+        ink = (level - shades if dark > light else shades - level) * (255 / self._full)
+        self._table = ink.round().clip(0, 255).astype(np.uint8)
+
+    def of(self, gray: np.ndarray) -> np.ndarray:
+        """Ink from 0 to 255, uint8, of gray levels from 0 to 255."""
+        return self._table.take(gray)
+
+    def beyond(self, gray: np.ndarray, threshold: float) -> np.ndarray:
+        """Where there is more than this share of full ink."""
+        apart = threshold * self._full
+        return gray < self._level - apart if self._is_dark else gray > self._level + apart
+
+
+def _single(solid: np.ndarray) -> Found | None:
+    """The digit, if it is a single component that keeps clear of the border and is no sheet; else None."""
+    bounds = Image.fromarray(solid.view(np.uint8)).getbbox()
+    if not bounds:
+        return None
+    left, top, right, bottom = bounds
+    box = (slice(top, bottom), slice(left, right))
+    if max(_lengths(box)) < LEAST_SIDE or _touched(box, solid.shape, 0) or np.count_nonzero(solid) > 0.5 * solid.size:
+        return None
+    if ndimage.label(_halved(solid[box]), EVERY_NEIGHBOR)[1] != 1:
+        return None
+    return Found(box, solid, np.zeros_like(solid), alone=True, inside=True)
+
+
+def _halved(solid: np.ndarray) -> np.ndarray:
+    """Each pixel stands for four, and is solid if one of them is: there are fewer to label."""
+    height, width = (length - length % 2 for length in solid.shape)
+    upper, lower = solid[:height:2, :width], solid[1:height:2, :width]
+    rows = upper | lower
+    return rows[:, ::2] | rows[:, 1::2]
 
 
 def _border(values: np.ndarray) -> np.ndarray:
@@ -338,4 +373,5 @@ def _strokes_of(ink: np.ndarray, found: Found, full: float) -> np.ndarray:
     highest = float(np.percentile(cut[strokes], full))
     if highest <= lowest:
         raise NoDigit
-    return np.where(strokes, ((cut - lowest) / (highest - lowest)).clip(0, 1), 0).astype(np.float32)
+    stretched = (cut - lowest) * (255 / (highest - lowest))
+    return np.where(strokes, stretched.round().clip(0, 255), 0).astype(np.uint8)
