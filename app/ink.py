@@ -23,6 +23,7 @@ HOLE = 0.1  # added to the unevenness around what lies within the digit of the o
 SOFT = 0.75  # of the digit's sides: at least this remains without its soft edge
 
 # Which components are part of the digit beside the main one
+MOST = 60  # components are looked at, those with the most ink
 LEAST_SIDE = 4  # of the main one, in pixels of the search
 LEAST_STRENGTH = 0.6  # average ink, relative to the main one
 LEAST_SHARE = 0.1  # total ink, relative to the main one
@@ -131,17 +132,9 @@ def _single(solid: np.ndarray) -> Found | None:
     box = (slice(top, bottom), slice(left, right))
     if max(_lengths(box)) < LEAST_SIDE or _touched(box, solid.shape, 0) or np.count_nonzero(solid) > 0.5 * solid.size:
         return None
-    if ndimage.label(_halved(solid[box]), EVERY_NEIGHBOR)[1] != 1:
+    if ndimage.label(solid[box], EVERY_NEIGHBOR)[1] != 1:
         return None
     return Found(box, solid, np.zeros_like(solid), alone=True, inside=True)
-
-
-def _halved(solid: np.ndarray) -> np.ndarray:
-    """Each pixel stands for four, and is solid if one of them is: there are fewer to label."""
-    height, width = (length - length % 2 for length in solid.shape)
-    upper, lower = solid[:height:2, :width], solid[1:height:2, :width]
-    rows = upper | lower
-    return rows[:, ::2] | rows[:, 1::2]
 
 
 def _border(values: np.ndarray) -> np.ndarray:
@@ -279,7 +272,8 @@ def _choose(ink: np.ndarray, solid: np.ndarray, lines: np.ndarray, strict: bool)
     boxes = ndimage.find_objects(labels)
     mass = np.bincount(labels.ravel(), ink.ravel(), count + 1)[1:]
     touched = [_touched(box, ink.shape, BORDER if strict else 0) for box in boxes]
-    order = [i for i in np.argsort(-mass).tolist() if not _is_printed_box(i, boxes, mass, labels)]
+    largest = np.argsort(-mass)[:MOST].tolist()
+    order = [i for i in largest if not _is_printed_box(i, largest, boxes, mass, labels)]
     if strict and order:
         inner = [i for i in order if not touched[i] and mass[i] > 0.25 * mass[order[0]]]
         order = inner + [i for i in order if i not in inner]
@@ -301,11 +295,12 @@ def _choose(ink: np.ndarray, solid: np.ndarray, lines: np.ndarray, strict: bool)
     return Found(box, strokes, others, not others.any(), not touched[main])
 
 
-def _is_printed_box(index: int, boxes: list[Box], mass: np.ndarray, labels: np.ndarray) -> bool:
+def _is_printed_box(index: int, others: list[int], boxes: list[Box], mass: np.ndarray, labels: np.ndarray) -> bool:
     """Whether a component surrounds another one and has ink in its four corners."""
     box = boxes[index]
     height, width = _lengths(box)
-    for other, inner in enumerate(boxes):
+    for other in others:
+        inner = boxes[other]
         large = mass[other] > 0.03 * mass[index] and max(_lengths(inner)) > 0.2 * max(height, width)
         if other != index and large and _within(inner, box):
             part = labels[box] == index + 1
