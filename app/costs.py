@@ -5,7 +5,7 @@ import struct
 
 from PIL import Image
 
-from app.digit import FORMATS, LARGEST_PIXELS
+from app.picture import FORMATS, LARGEST_PIXELS
 
 PNG = b"\x89PNG\r\n\x1a\n"
 PIXELS = 50_000  # that cost 1

@@ -7,7 +7,8 @@ from functools import cached_property
 import numpy as np
 import onnxruntime
 
-from app.network import Network, open_session
+from app.network import Network
+from app.runtime import open_network
 
 WEIGHTS = "class_weights"
 
@@ -25,7 +26,7 @@ class Inside:
     @cached_property
     def _session(self) -> onnxruntime.InferenceSession:
         """One that computes the maps as well: the addition to the file makes them outputs."""
-        return open_session(self._network.file.read_bytes() + base64.b64decode(self._network.metadata["inside"]))
+        return open_network(self._network.file.read_bytes() + base64.b64decode(self._network.metadata["inside"]))
 
     def look(self, image: np.ndarray) -> dict[str, object]:
         """Return the feature maps of one uint8 image of shape (28, 28), and the class maps.

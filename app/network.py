@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import onnxruntime
+
+from app.doubt import Doubt
+from app.runtime import open_network, softmax
 
 DIGITS = 10
 
@@ -15,18 +17,11 @@ class Prediction(NamedTuple):
 
     digit: int
     probabilities: list[float]  # one per digit, 0 to 9
+    doubt: str = ""  # why the digit may be none, see `app.doubt`
 
     @property
     def confidence(self) -> float:
         return self.probabilities[self.digit]
-
-
-def open_session(network: Path | bytes) -> onnxruntime.InferenceSession:
-    """Open an ONNX file, or its content, to run on one thread. Raises almost anything on a corrupt file."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1  # one image is too little work to split
-    options.log_severity_level = 4
-    return onnxruntime.InferenceSession(network, options, providers=["CPUExecutionProvider"])
 
 
 class Network:
@@ -36,11 +31,12 @@ class Network:
     """
 
     def __init__(self, path: Path) -> None:
+        self._doubt = Doubt()
         if not path.is_file():
             raise FileNotFoundError(f"there is no network {path}, expected a file written by `python -m lab export`")
         self.file = path
         try:
-            self._session = open_session(path)
+            self._session = open_network(path)
             about = self._session.get_modelmeta().custom_metadata_map
             self.metadata: dict[str, str] = about
             self.about: dict[str, object] = {
@@ -50,10 +46,16 @@ class Network:
                 "parameters": int(about["parameters"]),
                 "accuracy": float(about["accuracy"]),
                 "tested_on": about["tested_on"],
+                "temperature": float(about.get("temperature", 1)),
             }
             self.predict(np.zeros((28, 28), dtype=np.uint8))
         except Exception:  # noqa: BLE001 (on corrupt files, the runtime raises almost anything)
             raise ValueError(f"{path} is not a network written by `python -m lab export`") from None
+
+    @property
+    def temperature(self) -> float:
+        """What the logits are divided by, so that a confidence of 90 % is right in 90 % of cases."""
+        return float(str(self.about["temperature"]))
 
     @property
     def name(self) -> str:
@@ -66,7 +68,5 @@ class Network:
 
     def predict(self, image: np.ndarray) -> Prediction:
         """Predict the digit in one uint8 image of shape (28, 28)."""
-        logits = self.logits(image[None])[0].astype(np.float64)
-        chances = np.exp(logits - logits.max())
-        chances /= chances.sum()
-        return Prediction(int(chances.argmax()), chances.tolist())
+        (chances,) = softmax(self.logits(image[None]), self.temperature)
+        return Prediction(int(chances.argmax()), chances.tolist(), self._doubt.about(image, float(chances.max())))

@@ -36,6 +36,7 @@ def add_drawings(app: FastAPI, services: Services) -> None:
                 "digit": prediction.digit,
                 "confidence": prediction.confidence,
                 "probabilities": prediction.probabilities,
+                "doubt": prediction.doubt,
                 "image": base64.b64encode(image.tobytes()).decode(),
             }
         )

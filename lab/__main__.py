@@ -367,8 +367,24 @@ def export(checkpoint: Checkpoint, file: Annotated[Path | None, "where to write 
     print(write(checkpoint, file or APP_NETWORK))
 
 
+def calibrate(file: Annotated[Path | None, "a file of `export` (app/step3.onnx)"] = None, /) -> None:
+    """Fit the temperature of an exported network, so that its confidence says how often it is right."""
+    from lab.evidence.places import APP_NETWORK
+    from lab.reports.calibration import calibrate as fit
+
+    print(fit(file or APP_NETWORK))
+
+
+def doubt(file: Annotated[Path | None, "where to write (app/doubt.onnx)"] = None, /) -> None:
+    """Train the app's small network that tells one digit from several and from none."""
+    from lab.evidence.places import APP_DOUBT
+    from lab.reports.doubt import doubt as train
+
+    print(train(file or APP_DOUBT))
+
+
 def drawings(file: Annotated[Path | None, "where to write (lab/results/drawings.json)"] = None, /) -> None:
-    """Measure what the app's preparation of drawings is worth, on redrawn digits of MNIST."""
+    """Measure how the app reads drawings and photos of digits, and what it doubts."""
     from lab.reports.drawings import RESULT
     from lab.reports.drawings import drawings as measure
 
@@ -386,6 +402,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "tsne": tsne,
     "data": data,
     "export": export,
+    "calibrate": calibrate,
+    "doubt": doubt,
     "drawings": drawings,
     "study": study,
     "repeat": repeat,

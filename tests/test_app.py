@@ -1,9 +1,8 @@
-"""The app without a browser: image preparation, the exported network and the server's responses."""
+"""The app without a browser: the exported network and the server's responses."""
 
 import asyncio
 import base64
 import contextlib
-import io
 import json
 import os
 import pty
@@ -25,8 +24,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from pages import encode, redraw
 from PIL import Image
 from servers import REPOSITORY, App, free_port, wait_until
 
@@ -36,7 +34,6 @@ from app import digit
 from app.network import Network
 from app.server import make_app
 from app.settings import Settings
-from lab.reports.drawings import measure
 from lab.reports.export import FromPixels, export
 from lab.runs import study
 from lab.runs.recipes import STEP_3, Recipe
@@ -49,185 +46,6 @@ STEP3 = REPOSITORY / "app" / "step3.onnx"
 @pytest.fixture(scope="module")
 def network():
     return Network(STEP3)
-
-
-def encode(picture, format="PNG", **options):
-    """Encode a picture or an array of pixels as the bytes of a file."""
-    file = io.BytesIO()
-    picture = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
-    picture.save(file, format, **options)
-    return file.getvalue()
-
-
-def redraw(pixels, *, side=140, height=280, width=280, top=70, left=70, paper=255, ink=0):
-    """Paste an MNIST digit, `side` pixels large, onto a page; return a grayscale picture."""
-    large = np.asarray(Image.fromarray(pixels).resize((side, side), Image.Resampling.BICUBIC), dtype=np.float32) / 255
-    page = np.full((height, width), paper, dtype=np.float32)
-    page[top : top + side, left : left + side] += (ink - paper) * large
-    return Image.fromarray(page.round().clip(0, 255).astype(np.uint8))
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# From a picture to 28 x 28
-# ---------------------------------------------------------------------------------------------------------------------
-
-
-def test_mnist_images_hardly_change(sample):
-    """They are scaled and centered already."""
-    images = sample[1].images[:500].numpy()
-    prepared = np.stack([digit.prepare(encode(image)) for image in images])
-    assert (prepared == images).all(axis=(1, 2)).mean() > 0.65
-    # on a scale of 255; the images that change have a faint edge, or no pixel of 255
-    assert np.abs(prepared.astype(float) - images).mean() < 0.2
-
-
-@pytest.mark.parametrize(
-    ("mode", "format"),
-    [("L", "PNG"), ("1", "PNG"), ("P", "PNG"), ("LA", "PNG"), ("RGB", "PNG"), ("RGBA", "PNG"), ("I;16", "PNG"),
-     ("L", "JPEG"), ("RGB", "JPEG"), ("CMYK", "JPEG")],
-)  # fmt: skip
-@pytest.mark.parametrize("ink", [0, 255])
-def test_any_mode_of_picture_is_read(sample, network, mode, format, ink):
-    page = redraw(sample[1].images[7].numpy(), paper=255 - ink, ink=ink)
-    if mode == "I;16":
-        picture = Image.fromarray(np.asarray(page).astype(np.uint16) * 257)
-    else:
-        picture = page.convert("RGB").convert(mode) if mode == "CMYK" else page.convert(mode)
-    assert network.predict(digit.prepare(encode(picture, format))).digit == 7
-
-
-@pytest.mark.parametrize("strokes", [0, 255], ids=["dark", "light"])
-@pytest.mark.parametrize("mode", ["LA", "RGBA", "P"])
-def test_transparent_pixels_are_paper(sample, network, mode, strokes):
-    """Strokes of one color on a transparent background, like an exported canvas."""
-    alpha = redraw(sample[1].images[7].numpy(), paper=0, ink=255)
-    picture = Image.new("LA" if mode == "LA" else "RGBA", alpha.size, (strokes, 0) if mode == "LA" else (strokes,) * 3)
-    picture.putalpha(alpha)
-    if mode == "P":
-        picture = picture.quantize(16)
-    opaque = digit.prepare(encode(redraw(sample[1].images[7].numpy()))).astype(float)
-    seen = digit.prepare(encode(picture))
-    assert network.predict(seen).digit == 7
-    assert mode == "P" or np.abs(seen - opaque).mean() < 0.5  # a palette of 16 shades changes the edges
-
-
-@pytest.mark.parametrize("turn", range(1, 9))
-def test_the_exif_orientation_is_applied(sample, turn):
-    """All eight values of the orientation tag."""
-    undo = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
-            5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_90, 7: Image.Transpose.TRANSVERSE,
-            8: Image.Transpose.ROTATE_270}  # fmt: skip
-    page = redraw(sample[1].images[7].numpy(), height=300, top=20)
-    stored = page.transpose(undo[turn]) if turn in undo else page
-    exif = Image.Exif()
-    exif[0x0112] = turn
-    expected = digit.prepare(encode(page)).astype(float)
-    assert np.abs(digit.prepare(encode(stored, exif=exif)) - expected).mean() < 0.5
-
-
-@pytest.mark.parametrize("lighting", ["from the left", "from a corner", "vignette"])
-def test_unevenly_lit_paper_is_paper(sample, network, lighting):
-    """A noisy photo whose brightness falls by half: at most one digit in fifty is lost."""
-    y, x = np.mgrid[-1:1:280j, -1:1:280j]
-    light = {
-        "from the left": 0.75 - 0.25 * x,
-        "from a corner": 0.75 - 0.125 * (x + y),
-        "vignette": 1 - 0.25 * (x**2 + y**2),
-    }
-    rng = np.random.default_rng(0)
-    right = 0
-    for image, label in zip(sample[1].images[:100].numpy(), sample[1].labels.tolist()):
-        page = np.asarray(redraw(image, paper=230, ink=60)) * light[lighting] + rng.normal(0, 3, (280, 280))
-        photo = encode(page.clip(0, 255).astype(np.uint8), "JPEG", quality=85)
-        right += network.predict(digit.prepare(photo)).digit == label
-    assert right >= 97
-
-
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    index=st.integers(0, 999),
-    side=st.integers(40, 500),
-    above=st.integers(0, 200),
-    left=st.integers(0, 200),
-    below=st.integers(0, 200),
-    right=st.integers(0, 200),
-    levels=st.sampled_from([(255, 0), (0, 255), (200, 80), (90, 180), (128, 230)]),
-)
-def test_padding_polarity_and_scale_do_not_change_the_prediction(
-    sample, network, index, side, above, left, below, right, levels
-):
-    """Unless the network is unsure of the plain digit."""
-    pixels = sample[1].images[index].numpy()
-    page = {"height": above + side + below, "width": left + side + right, "top": above, "left": left}
-    said = network.predict(digit.prepare(encode(redraw(pixels, side=side, **page, paper=levels[0], ink=levels[1]))))
-    plain = network.predict(digit.prepare(encode(redraw(pixels))))
-    assert said.digit == plain.digit or plain.confidence < 0.9
-
-
-@settings(max_examples=60, deadline=None)
-@given(
-    st.integers(1, 60), st.integers(1, 60), st.sampled_from(["L", "1", "RGB", "RGBA", "LA"]), st.integers(0, 2**32 - 1)
-)
-def test_any_picture_gives_28_by_28_or_no_digit(height, width, mode, seed):
-    """Noise of any shape, down to a single pixel."""
-    rng = np.random.default_rng(seed)
-    bands = len(Image.new(mode, (1, 1)).getbands())
-    pixels = rng.integers(0, 256, (height, width, bands), dtype=np.uint8)
-    picture = (
-        Image.merge(mode, [Image.fromarray(pixels[..., i]) for i in range(bands)])
-        if bands > 1
-        else Image.fromarray(pixels[..., 0]).convert(mode)
-    )
-    try:
-        image = digit.prepare(encode(picture))
-    except digit.NoDigit:
-        return
-    assert image.shape == (28, 28) and image.dtype == np.uint8 and image.any()
-
-
-@pytest.mark.parametrize("color", [0, 128, 255, (0, 0, 0, 0)])
-def test_a_blank_picture_has_no_digit(color):
-    picture = Image.new("RGBA" if isinstance(color, tuple) else "L", (280, 280), color)
-    with pytest.raises(digit.NoDigit, match="draw something first"):
-        digit.prepare(encode(picture))
-
-
-def test_the_digit_is_found_on_a_sheet_on_a_dark_table(sample, network):
-    """19 of 20 are correct: 285 of 300 of MNIST's test images, 287 of 300 of the sample's, each with its own noise."""
-    right = 0
-    for index, (image, label) in enumerate(zip(sample[1].images[:100].numpy(), sample[1].labels.tolist())):
-        table = np.full((400, 500), 60) + np.random.default_rng(index).normal(0, 4, (400, 500))
-        table[40:370, 50:460] += 150
-        page = redraw(image, side=200, height=330, width=410, top=60, left=100, paper=255, ink=110)
-        table[40:370, 50:460] -= 255 - np.asarray(page)
-        photo = encode(table.clip(0, 255).astype(np.uint8), "JPEG", quality=85)
-        right += network.predict(digit.prepare(photo)).digit == label
-    assert right >= 90
-
-
-def test_the_first_of_several_frames_is_read(sample, network):
-    frames = [redraw(sample[1].images[index].numpy()) for index in (7, 2, 1)]
-    content = encode(frames[0], save_all=True, append_images=frames[1:])
-    assert Image.open(io.BytesIO(content)).n_frames == 3
-    assert network.predict(digit.prepare(content)).digit == 7
-
-
-@pytest.mark.parametrize("grain", [0, 12])
-def test_a_few_specks_are_not_a_digit(grain):
-    """They are far apart: scaled to 28 x 28, nothing is left of them."""
-    page = np.full((1_500, 1_500), 200) + np.random.default_rng(0).normal(0, grain, (1_500, 1_500))
-    page[10, 10] = page[1_490, 1_490] = page[700, 60] = 0
-    with pytest.raises(digit.NoDigit):
-        digit.prepare(encode(page.clip(0, 255).astype(np.uint8)))
-
-
-def test_redrawn_digits_are_predicted_as_well_as_the_originals(network, monkeypatch):
-    """300 digits redrawn at random; `python -m lab drawings` does this with MNIST's test images."""
-    monkeypatch.setenv("SESSION7_DATASET", "sample")
-    monkeypatch.setattr("lab.reports.drawings.DIGITS", 300)
-    accuracy = measure(network)
-    assert accuracy["prepared"] >= accuracy["plain"] - 1 > 98
-    assert accuracy["prepared"] > accuracy["cropped"] + 10 > accuracy["resized"]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -357,9 +175,9 @@ def told(server, id, body):
     [
         (lambda c, png: c.post("predict", content=b"x" * (2**21 + 1)), 413, "larger than 2 MiB"),
         (lambda c, png: c.post("predict", content=iter([b"x" * 2**20] * 3)), 413, "larger than 2 MiB"),
-        (lambda c, png: c.post("predict", content=encode(Image.new("1", (5_000, 4_000)))), 413, "at most 16 million"),
-        (lambda c, png: c.post("predict", content=b"GIF89a" + b"x" * 99), 415, "neither a PNG nor a JPEG"),
-        (lambda c, png: c.post("predict"), 415, "neither a PNG nor a JPEG"),
+        (lambda c, png: c.post("predict", content=encode(Image.new("1", (5_000, 4_000)))), 413, "16 million in total"),
+        (lambda c, png: c.post("predict", content=b"GIF89a" + b"x" * 99), 422, "cannot be decoded"),
+        (lambda c, png: c.post("predict"), 415, "is not a PNG, JPEG, GIF or WebP"),
         (lambda c, png: c.post("predict", content=png[:200]), 422, "cannot be decoded"),
         (lambda c, png: c.post("predict", content=b"\xff\xd8\xff" + b"x" * 99), 422, "cannot be decoded"),
         (lambda c, png: c.post("predict", content=encode(Image.new("L", (9, 9)))), 422, "draw something first"),

@@ -186,8 +186,23 @@ def test_a_correction_changes_the_statistics(open_page, server):
 def test_a_click_draws_a_dot(open_page):
     page = open_page()
     page.locator("#paper").click()
-    expect(page.locator("#confidence")).to_contain_text("with a confidence of")
+    expect(page.locator("#confidence")).to_have_text("Not a digit, it seems. Draw a single digit.")
+    expect(page.locator("#digit")).to_have_text("?")
     assert sum(value > 100 for value in seen(page)) > 200  # scaled to the digit's box
+
+
+def test_two_digits_are_not_answered_as_one(open_page):
+    page = open_page()
+    box = page.locator("#paper").bounding_box()
+    for stroke in ([(15, 30), (15, 70)], [(45, 30), (85, 30), (60, 75)]):  # a 1 and a 7
+        points = [(box["x"] + x * box["width"] / 100, box["y"] + y * box["height"] / 100) for x, y in stroke]
+        page.mouse.move(*points[0])
+        page.mouse.down()
+        for point in points[1:]:
+            page.mouse.move(*point, steps=6)
+        page.mouse.up()
+    expect(page.locator("#confidence")).to_have_text("More than one digit, it seems. Draw a single digit.")
+    assert page.locator("#truths .said").count() == 0
 
 
 def test_undo_removes_a_stroke_and_clear_removes_all(open_page):

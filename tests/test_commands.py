@@ -47,7 +47,7 @@ MAY_IMPORT = {
         "models",
     },
 }
-OF_THE_APP = {"app.digit", "app.network"}  # what reports may import
+OF_THE_APP = {"app.digit", "app.doubt", "app.network", "app.picture", "app.runtime"}  # what reports may import
 
 
 @functools.cache

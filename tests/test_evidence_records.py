@@ -105,7 +105,7 @@ def test_a_link_to_the_evidence_is_the_evidence(few, monkeypatch, capsys):
 def test_elsewhere_the_sample_may_be_used(few, kept, monkeypatch, capsys):
     before = state()
     assert command(monkeypatch, "drawings", "drawings.json") == 0
-    assert json.loads(Path("drawings.json").read_text())["plain"] > 50
+    assert json.loads(Path("drawings.json").read_text())["ways"]["plain"] > 50
     assert command(monkeypatch, "export", kept, "small.onnx") == 0
     assert command(monkeypatch, "report", "--folder", "report") == 0  # of the committed records
     assert Path("report/README.md").read_text() == (RESULTS / "README.md").read_text()

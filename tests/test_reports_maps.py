@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import models
-from app.network import open_session
+from app.runtime import open_network
 from lab.reports.export import FromPixels, to_onnx
 from lab.reports.maps import WEIGHTS, describe_maps
 from lab.runs.networks import LeNet, Narrow, Stages, TwoBranches
@@ -33,7 +33,7 @@ class Shown:
         self.whole = self.plain + base64.b64decode(described["inside"])
 
     def look(self, images: torch.Tensor) -> dict[str, np.ndarray]:
-        session = open_session(self.whole)
+        session = open_network(self.whole)
         names = [output.name for output in session.get_outputs()]
         return dict(zip(names, session.run(names, {"images": images[:, None].numpy()})))
 
@@ -118,8 +118,8 @@ def test_the_class_weights_of_a_linear_layer_are_its_weights():
 def test_a_prediction_computes_logits_alone(images):
     """Outputs of the file itself would be prepared for every prediction."""
     shown = Shown(models.Model_2())
-    assert [output.name for output in open_session(shown.plain).get_outputs()] == ["logits"]
-    plain = open_session(shown.plain).run(["logits"], {"images": images[:, None].numpy()})[0]
+    assert [output.name for output in open_network(shown.plain).get_outputs()] == ["logits"]
+    plain = open_network(shown.plain).run(["logits"], {"images": images[:, None].numpy()})[0]
     assert np.array_equal(plain, shown.look(images)["logits"])
     onnx.checker.check_model(onnx.load_from_string(shown.whole), full_check=True)
 

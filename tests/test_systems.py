@@ -355,7 +355,7 @@ YAMLS = {
         ("errors random.pt", "random.pt is not a checkpoint"),
         ("errors good.pt good.pt", "good.pt is given more than once, expected checkpoints of different runs"),
         ("test good.pt none.png", "there is no image none.png, expected a PNG or JPEG of one digit"),
-        ("test good.pt field.yaml", "field.yaml: the file is neither a PNG nor a JPEG"),
+        ("test good.pt field.yaml", "field.yaml: the file is not a PNG, JPEG, GIF or WebP"),
         ("test good.pt blank.png", "blank.png: draw something first"),
         ("export none.pt out.onnx", "there is no checkpoint none.pt"),
         ("export random.pt out.onnx", "random.pt is not a checkpoint"),

@@ -8,7 +8,7 @@ import "./input.js";
 import { showInside } from "./inside.js";
 import { send } from "./server.js";
 import { showStatistics } from "./statistics.js";
-import "./truth.js";
+import "./tell.js";
 
 makeBars(element("bars"));
 forget();

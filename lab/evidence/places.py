@@ -12,6 +12,7 @@ RESULTS = Path(__file__).parents[1] / "results"
 RECORDS = RESULTS / "records"
 APP_NETWORK = Path(__file__).parents[2] / "app" / "step3.onnx"
 APP_COMPARED = APP_NETWORK.with_name("step1.onnx")  # that the app shows beside it
+APP_DOUBT = APP_NETWORK.with_name("doubt.onnx")
 
 
 def is_evidence(path: Path) -> bool:
@@ -19,7 +20,7 @@ def is_evidence(path: Path) -> bool:
     resolved, repository = path.resolve(), RESULTS.resolve().parent.parent
     if resolved.suffix == ".ipynb":
         return resolved.parent in (repository, repository / "lab")
-    return resolved in (APP_NETWORK.resolve(), APP_COMPARED.resolve()) or RESULTS.resolve() in (
+    return resolved in [own.resolve() for own in (APP_NETWORK, APP_COMPARED, APP_DOUBT)] or RESULTS.resolve() in (
         resolved,
         *resolved.parents,
     )

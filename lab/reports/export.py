@@ -14,6 +14,7 @@ import models
 import utils
 from lab.evidence.places import APP_NETWORK, expect_folder, is_evidence, refuse_evidence
 from lab.evidence.records import shortfall
+from lab.reports.calibration import add_temperature
 from lab.reports.maps import describe_maps
 from lab.runs import datasets
 from lab.runs.checkpoint import Loaded, load_model
@@ -34,15 +35,16 @@ class FromPixels(nn.Module):
 def export(path: Path, to: Path = APP_NETWORK) -> str:
     """Export the network of a checkpoint to ONNX, with input `images` and output `logits`; return a one-line summary.
 
-    The file's metadata holds the recipe, the seed, the test accuracy, and where the feature maps are. Raises what
-    `load_model` raises, and ValueError if `to` is the app's network and the run was not a full run on all of MNIST.
+    The file's metadata holds the recipe, the seed, the test accuracy, the temperature that calibrates confidence, and where
+    the feature maps are. Raises what `load_model` raises, and ValueError if `to` is the app's network and the run was not
+    a full run on all of MNIST.
     """
     refuse_evidence(to, "name another file, `export CHECKPOINT FILE`")
     expect_folder(to.parent)
     loaded = load_model(path)
     if is_evidence(to):
         _refuse_short(path, to, loaded)
-    test = datasets.load(loaded.recipe.dataset, utils.pick_device())[1]
+    training, test = datasets.load(loaded.recipe.dataset, utils.pick_device())
     tested = evaluate(predict(loaded.model, loaded.recipe, test), test.labels)
     network = FromPixels(loaded.model.cpu().eval(), loaded.recipe.mean, loaded.recipe.std).to(
         memory_format=torch.contiguous_format
@@ -60,6 +62,7 @@ def export(path: Path, to: Path = APP_NETWORK) -> str:
     onnx.helper.set_model_props(content, about)
     with utils.whole_or_not_at_all(to) as unfinished:
         onnx.save(content, unfinished)
+        add_temperature(unfinished, training)
     return f"{loaded.name}, seed {loaded.seed}: {tested.accuracy:.2f} % of {tested.images:,} test images, in {to}"
 
 
@@ -74,7 +77,7 @@ def _refuse_short(path: Path, to: Path, loaded: Loaded) -> None:
 
 
 def to_onnx(network: nn.Module) -> onnx.ModelProto:
-    """Export a network that takes raw pixels, with input `images` and output `logits`, for any number of images."""
+    """Convert a network of raw pixels, see FromPixels, to ONNX, without any trace of this machine."""
     images = torch.zeros(2, 1, 28, 28, dtype=torch.uint8)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():

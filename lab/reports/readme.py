@@ -37,7 +37,7 @@ class Evidence:
     recorded: records.Runs
     bench: Mapping[str, float]
     bench_app: Mapping[str, Any]
-    drawings: Mapping[str, float]
+    drawings: Mapping[str, Any]  # by `lab.reports.drawings.measure`
     app_network: Mapping[str, Any]  # what the exported network says about itself
 
     def runs(self, study: str, recipe: str) -> Runs:
@@ -489,9 +489,29 @@ def _drawings(evidence: Evidence) -> str:
         "resized_light_on_dark": "redrawn, resized, and inverted to light on dark",
         "cropped": "redrawn, light on dark, cut to the digit's box and resized",
     }
-    return _table(
-        ["read as", "accuracy %"], [[words, f"{evidence.drawings[key]:.2f}"] for key, words in read_as.items()]
+    ways = evidence.drawings["ways"]
+    return _table(["read as", "accuracy %"], [[words, f"{ways[key]:.2f}"] for key, words in read_as.items()])
+
+
+def _groups(evidence: Evidence) -> str:
+    lines = [
+        [name, f"{one['pictures']:,}", f"{one['accuracy']:.1f}", f"{one['doubted']:.1f}"]
+        for name, one in evidence.drawings["groups"].items()
+    ]
+    return _table(["a digit", "pictures", "accuracy %", "doubted %"], lines)
+
+
+def _doubt(evidence: Evidence) -> str:
+    found = evidence.drawings
+    lines = [[f"{name}", one["pictures"], f"{one['doubted']:.1f}"] for name, one in found["no_digits"].items()]
+    calibration = found["calibration"]
+    sentences = _paragraph(
+        f"Of MNIST's test images, {found['doubted_test_images']:.2f} % are doubted. Over all the pictures of digits above,",
+        f"confidence and accuracy differ by {calibration['error']:.2f} points (expected calibration error, 15 bins);",
+        f"without the temperature of {calibration['temperature']:.2f} by which the logits are divided, by",
+        f"{calibration['error_without']:.2f}.",
     )
+    return _table(["not one digit", "pictures", "doubted %"], lines) + "\n\n" + sentences
 
 
 def _benchmark(evidence: Evidence) -> str:
@@ -541,5 +561,11 @@ PAGES: Mapping[str, Mapping[str, Block]] = {
         "epochs": _epochs,
         "speed": _speed,
     },
-    "app/README.md": {"network": _network, "drawings": _drawings, "benchmark": _benchmark},
+    "app/README.md": {
+        "network": _network,
+        "drawings": _drawings,
+        "groups": _groups,
+        "doubt": _doubt,
+        "benchmark": _benchmark,
+    },
 }
