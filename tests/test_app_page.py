@@ -259,6 +259,24 @@ def test_the_benchmark_sends_what_the_page_sends(open_page, digits):
     page.unroute_all(behavior="wait")
 
 
+def test_what_was_refused_is_sent_again(browser, tmp_path):
+    """With limits of two predictions per second and a correction in ten, the page shows the last answer and records all."""
+    limits = {"APP_REQUESTS_PER_SECOND": "2", "APP_BURST": "4"}
+    with App(tmp_path, **limits, APP_CORRECTIONS_PER_SECOND="0.1", APP_CORRECTIONS_BURST="1") as server:
+        page = browser.new_page()
+        codes = {"predict": [], "truth": []}
+        page.on("response", lambda answer: [codes[name].append(answer.status) for name in codes if name in answer.url])
+        page.goto(server.address)
+        for digit in (7, 1):
+            draw(page, digit)
+            expect(page.locator("#digit")).to_have_text(str(digit), timeout=20_000)
+            page.get_by_role("button", name=f"It was a {digit}").click()
+            expect(page.locator("#told")).to_contain_text(f"Recorded. It was a {digit}", timeout=20_000)
+        page.close()
+    assert 429 in codes["predict"] and set(codes["predict"]) == {200, 429}
+    assert codes["truth"][0] == codes["truth"][-1] == 200 and 429 in codes["truth"] and codes["truth"].count(200) == 2
+
+
 def test_screen_readers_hear_only_the_final_prediction(open_page):
     page = open_page()
     page.evaluate(
