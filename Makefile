@@ -53,7 +53,7 @@ bench: .venv/ready  ## seconds an epoch beside the usual pipeline
 app: .venv-app/ready  ## draw a digit: serve the page on this machine, and print its address
 	.venv-app/bin/python -m app
 
-bench-app: .venv/ready-to-test  ## predictions a second, and feedback while the database is stopped and started
+bench-app: .venv/ready-to-test  ## predictions per second, a class of thirty, and corrections while the database is stopped and started
 	$(BIN)/python tests/bench_app.py
 
 jupyter: .venv/ready  ## open JupyterLab

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from browser import NO_BROWSER, launch
+from load import page_picture
 from PIL import Image
 from playwright.sync_api import Page, expect, sync_playwright
 from servers import REPOSITORY, App
@@ -260,6 +261,45 @@ def test_long_drawing_stays_within_the_rate_limit(browser, tmp_path):
         page.mouse.up()
         page.close()
     assert set(codes) == {200} and len(codes) > 30
+
+
+def test_the_benchmark_sends_what_the_page_sends(open_page, digits):
+    """A picture of the same format, side and bands, without alpha, and of about as many bytes."""
+    page = open_page()
+    sent = []
+
+    def keep(route):
+        sent.append(route.request.post_data_buffer)
+        route.continue_()
+
+    page.route("**/predict?*", keep)
+    draw(page, 7)
+    says(page, 7)
+    ours, theirs = page_picture(digits[7]), sent[-1]
+    shapes = [
+        (picture.format, picture.size, picture.mode) for picture in map(Image.open, map(io.BytesIO, (ours, theirs)))
+    ]
+    assert shapes == [("PNG", (140, 140), "RGB")] * 2
+    assert 0.5 < len(ours) / len(theirs) < 2
+    page.unroute_all(behavior="wait")
+
+
+def test_what_was_refused_is_sent_again(browser, tmp_path):
+    """With limits of two predictions per second and a correction in ten, the page shows the last answer and records all."""
+    limits = {"APP_REQUESTS_PER_SECOND": "2", "APP_BURST": "4"}
+    with App(tmp_path, **limits, APP_CORRECTIONS_PER_SECOND="0.1", APP_CORRECTIONS_BURST="1") as server:
+        page = browser.new_page()
+        codes = {"predict": [], "truth": []}
+        page.on("response", lambda answer: [codes[name].append(answer.status) for name in codes if name in answer.url])
+        page.goto(server.address)
+        for digit in (7, 1):
+            draw(page, digit)
+            expect(page.locator("#digit")).to_have_text(str(digit), timeout=20_000)
+            page.get_by_role("button", name=f"It was a {digit}").click()
+            expect(page.locator("#told")).to_contain_text(f"Recorded. It was a {digit}", timeout=20_000)
+        page.close()
+    assert 429 in codes["predict"] and set(codes["predict"]) == {200, 429}
+    assert codes["truth"][0] == codes["truth"][-1] == 200 and 429 in codes["truth"] and codes["truth"].count(200) == 2
 
 
 def test_screen_readers_hear_only_the_final_prediction(open_page):
