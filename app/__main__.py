@@ -18,6 +18,7 @@ from app.memory import keep_freed_memory
 from app.server import make_app
 from app.settings import Settings
 
+COLLECT = 20_000  # new objects after which Python looks for garbage: some twenty predictions make as many
 SWITCH = 0.0005  # seconds after which a thread at work lets the one that answers go on; Python's own is ten times that
 
 
@@ -45,6 +46,7 @@ def main() -> None:
     sys.setswitchinterval(SWITCH)
     keep_freed_memory()
     gc.freeze()  # what is loaded by now stays: looking through it again and again would hold predictions up
+    gc.set_threshold(COLLECT)
     with suppress(KeyboardInterrupt):
         server.run(sockets=[listening])
 

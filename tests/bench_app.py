@@ -29,9 +29,9 @@ import utils
 
 RUNS = 5
 CONNECTIONS = 8
-SECONDS = 6
+SECONDS = 5
 STUDENTS = 30
-LESSON = 10  # seconds
+LESSON = 8  # seconds
 CLIENTS = 4
 ROWS = 5_000
 PICTURES = 200

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from browser import NO_BROWSER, launch
+from load import page_picture
 from PIL import Image
 from playwright.sync_api import Page, expect, sync_playwright
 from servers import REPOSITORY, App
@@ -235,6 +236,27 @@ def test_long_drawing_stays_within_the_rate_limit(browser, tmp_path):
         page.mouse.up()
         page.close()
     assert set(codes) == {200} and len(codes) > 30
+
+
+def test_the_benchmark_sends_what_the_page_sends(open_page, digits):
+    """A picture of the same format, side and bands, without alpha, and of about as many bytes."""
+    page = open_page()
+    sent = []
+
+    def keep(route):
+        sent.append(route.request.post_data_buffer)
+        route.continue_()
+
+    page.route("**/predict?*", keep)
+    draw(page, 7)
+    says(page, 7)
+    ours, theirs = page_picture(digits[7]), sent[-1]
+    shapes = [
+        (picture.format, picture.size, picture.mode) for picture in map(Image.open, map(io.BytesIO, (ours, theirs)))
+    ]
+    assert shapes == [("PNG", (140, 140), "RGB")] * 2
+    assert 0.5 < len(ours) / len(theirs) < 2
+    page.unroute_all(behavior="wait")
 
 
 def test_screen_readers_hear_only_the_final_prediction(open_page):
