@@ -443,4 +443,6 @@ def test_the_image_copies_the_app_and_has_no_pytorch():
         "DB_USER",
         "DB_PASSWORD",
         "APP_HOSTS",
+        "APP_TOKEN",
+        "APP_ADDRESS",
     }

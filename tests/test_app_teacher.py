@@ -359,7 +359,7 @@ def test_no_change_of_a_label_is_lost_or_doubled_by_kills(request, tmp_path, pic
         url = empty(request.getfixturevalue("postgres"))
         variables = {"DATABASE_URL": request.getfixturevalue("postgres").url}
     server = App(tmp_path, APP_PORT=str(free_port()), APP_TOKEN=TOKEN, **variables)
-    possible, ids = {}, []
+    possible, ids, acknowledged = {}, [], []
 
     def change(id, number):
         """Possible labels are the one acknowledged last, and one that is on its way."""
@@ -370,15 +370,17 @@ def test_no_change_of_a_label_is_lost_or_doubled_by_kills(request, tmp_path, pic
                 said = client.delete(path) if truth is None else client.post(path, json={"digit": truth})
             assert said.status_code == 200, said.text
             possible[id] = possible[id][-1:]
+            acknowledged.append(id)
 
     try:
         for kill in range(6):
             fresh = [draw(server, pictures[number]) for number in range(6)]
             ids += fresh
             possible |= {id: [(None, 0)] for id in fresh}
+            acknowledged.clear()
             with ThreadPoolExecutor(6) as pool:
                 jobs = [pool.submit(change, id, number) for number, id in enumerate(fresh)]
-                time.sleep(0.08 * kill)
+                wait_until(lambda: len(acknowledged) >= 3 * kill)  # of 18  # noqa: B023 (called in this round)
                 server.stop(signal.SIGKILL)
             assert all(isinstance(job.exception(), httpx.TransportError | None) for job in jobs), jobs
             server.start()
