@@ -104,6 +104,8 @@ def test_a_link_to_the_evidence_is_the_evidence(few, monkeypatch, capsys):
 
 def test_elsewhere_the_sample_may_be_used(few, kept, monkeypatch, capsys):
     before = state()
+    monkeypatch.setattr("lab.reports.drawings.PICTURES", 10)
+    monkeypatch.setattr("lab.reports.drawings.NO_DIGITS", 10)
     assert command(monkeypatch, "drawings", "drawings.json") == 0
     assert json.loads(Path("drawings.json").read_text())["ways"]["plain"] > 50
     assert command(monkeypatch, "export", kept, "small.onnx") == 0

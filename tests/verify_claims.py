@@ -142,9 +142,21 @@ def test_the_exported_network_makes_the_mistakes_that_are_on_record(mnist, file,
 
 
 def test_drawings_are_read_as_well_as_recorded():
-    """The README's table is generated from this record."""
-    committed = json.loads((RESULTS / "drawings.json").read_text())
-    assert measure(Network(APP_NETWORK)) == pytest.approx(committed, abs=0.101)  # another Pillow may round a pixel
+    """The README's tables are generated from this record. Other fonts on another machine make other groups."""
+    committed, fresh = json.loads((RESULTS / "drawings.json").read_text()), measure(Network(APP_NETWORK))
+    assert fresh["ways"] == pytest.approx(committed["ways"], abs=0.101)  # another Pillow may round a pixel
+    assert fresh["calibration"] == pytest.approx(committed["calibration"], abs=0.1)
+    assert fresh["doubted_test_images"] == pytest.approx(committed["doubted_test_images"], abs=0.02)
+    same = [
+        (fresh[kind][name], recorded)
+        for kind in ("groups", "no_digits")
+        for name, recorded in committed[kind].items()
+        if name in fresh[kind] and "printed" not in name
+    ]
+    assert len(same) == 24
+    for one, recorded in same:
+        two_pictures = 201 / one["pictures"]  # in percent
+        assert one == pytest.approx(recorded, abs=two_pictures)
 
 
 def test_your_network_gives_the_card_of_the_notebook():

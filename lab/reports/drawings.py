@@ -92,8 +92,11 @@ def measure_ways(network: Network, test: utils.Digits) -> dict[str, float]:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def groups(test: utils.Digits, pictures: int = PICTURES, no_digit_pictures: int = NO_DIGITS) -> Iterator[Group]:
-    """Make all groups: test digits in every scene, digits of scikit-learn, printed digits, and what is no digit."""
+def groups(test: utils.Digits, pictures: int, no_digit_pictures: int) -> Iterator[Group]:
+    """Make all groups, with so many pictures each: test digits in every scene, scikit-learn's, printed ones; no digits.
+
+    Where no fonts are installed, the groups of printed characters are left out.
+    """
     images, labels = test.images.numpy(), test.labels.numpy()
     for number, (name, scene) in enumerate(SCENES.items()):
         rng = np.random.default_rng([SEED, number])
@@ -174,7 +177,7 @@ def measure(network: Network) -> dict[str, Any]:
     test = utils.load_data(torch.device("cpu"))[1]
     found: dict[str, Any] = {"ways": measure_ways(network, test), "groups": {}, "no_digits": {}}
     logits, truth = [], []
-    for group in groups(test):
+    for group in groups(test, PICTURES, NO_DIGITS):
         answers = [read(network, body) for body in group.bodies]
         doubted = _percent([not one.prediction or one.prediction.doubt != "" for one in answers])
         count = {"pictures": len(answers)}

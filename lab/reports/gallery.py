@@ -20,7 +20,7 @@ CELL = 84  # pixels
 def draw_examples(network: Network, test: utils.Digits, file: Path) -> None:
     """Write a PNG with a row of examples per group: as they come, and the 28 x 28 image made of each."""
     rows = list(drawings.groups(test, pictures=EXAMPLES, no_digit_pictures=EXAMPLES))
-    figure = Figure(figsize=(8.4, 0.62 * len(rows) + 1), layout="constrained")
+    figure = Figure(figsize=(9.8, 0.62 * len(rows) + 1), layout="constrained")
     figure.suptitle(
         "Pictures as they come, and beside each what the network gets of it:\n"
         "only the digit is left. Red: read wrong. Blue: the app says that it doubts the answer",
