@@ -33,6 +33,7 @@ from app.store import Drawing, Store, drawings
 from lab.reports.classroom import read_class
 
 TOKEN = "a-token-of-the-tests"
+UNKNOWN = uuid.UUID(int=1)  # no drawing has this id; tests in several processes must have the same names
 TEACHER = {"Authorization": f"Bearer {TOKEN}"}
 OLD_TABLE = """CREATE TABLE drawings (
     id {uuid} NOT NULL, drawn_at {time} NOT NULL, network TEXT NOT NULL, image {bytes}, probabilities JSON NOT NULL,
@@ -794,15 +795,15 @@ def test_without_the_database_one_sentence_says_so(tmp_path):
         ("POST", "classes", {"name": "x" * 81}, 422, "the body is not a class, expected JSON like"),
         ("POST", "classes", [], 422, "the body is not a class, expected JSON like"),
         ("PUT", "storing", {"keeps_images": "no"}, 422, "the body is not a switch, expected JSON like"),
-        ("PUT", f"drawings/{uuid.uuid4()}/visibility", {}, 422, "the body is not a visibility, expected JSON like"),
+        ("PUT", f"drawings/{UNKNOWN}/visibility", {}, 422, "the body is not a visibility, expected JSON like"),
         (
             "PUT",
-            f"drawings/{uuid.uuid4()}/visibility",
+            f"drawings/{UNKNOWN}/visibility",
             {"hidden": True},
             404,
             "there is no such drawing in the database",
         ),
-        ("DELETE", f"drawings/{uuid.uuid4()}", None, 404, "there is no such drawing in the database"),
+        ("DELETE", f"drawings/{UNKNOWN}", None, 404, "there is no such drawing in the database"),
         ("DELETE", "drawings/nonsense", None, 422, "the drawing's id is invalid, expected a UUID"),
         ("GET", "classes/2/statistics", None, 404, "there is no such class, expected a number from 1 to 1"),
         ("GET", "classes/0/export", None, 404, "there is no such class, expected a number from 1 to 1"),
