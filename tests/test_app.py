@@ -173,8 +173,8 @@ def told(server, id, body):
 @pytest.mark.parametrize(
     ("ask", "status", "sentence"),
     [
-        (lambda c, png: c.post("predict", content=b"x" * (2**21 + 1)), 413, "larger than 2 MiB"),
-        (lambda c, png: c.post("predict", content=iter([b"x" * 2**20] * 3)), 413, "larger than 2 MiB"),
+        (lambda c, png: c.post("predict", content=b"x" * (2**23 + 1)), 413, "larger than 8 MiB"),
+        (lambda c, png: c.post("predict", content=iter([b"x" * 2**20] * 9)), 413, "larger than 8 MiB"),
         (lambda c, png: c.post("predict", content=encode(Image.new("1", (5_000, 4_000)))), 413, "16 million in total"),
         (lambda c, png: c.post("predict", content=b"GIF89a" + b"x" * 99), 422, "cannot be decoded"),
         (lambda c, png: c.post("predict"), 415, "is not a PNG, JPEG, GIF or WebP"),
@@ -193,7 +193,7 @@ def told(server, id, body):
         ),
         (lambda c, png: c.post(f"drawings/{uuid.uuid4()}/truth", content=b"{"), 422, "the body is not a correction"),
         (lambda c, png: c.post(f"drawings/{uuid.uuid4()}/truth", content=b'{"digit": 7}'), 422, "expected JSON"),
-        (lambda c, png: c.post(f"drawings/{uuid.uuid4()}/truth", content=b" " * (2**21 + 1)), 413, "larger than 2 MiB"),
+        (lambda c, png: c.post(f"drawings/{uuid.uuid4()}/truth", content=b" " * (2**23 + 1)), 413, "larger than 8 MiB"),
         (lambda c, png: c.get("nothing"), 404, "there is nothing at this address"),
         (lambda c, png: c.get("predict"), 404, "there is nothing at this address"),
         (lambda c, png: c.get("../app/server.py"), 404, "there is nothing at this address"),
