@@ -166,6 +166,15 @@ def test_drawings_are_not_stored_if_the_setting_is_off(tmp_path, sample):
         assert server.client.get("about").json()["drawings_are_stored"] is False
 
 
+def test_a_photo_of_12_megapixels_is_read_by_the_api(server, sample):
+    """With the grain of a camera it has several megabytes."""
+    page = np.asarray(redraw(sample[1].images[7].numpy(), side=2_000, height=3_000, width=4_000, top=500, left=900))
+    grain = np.random.default_rng(0).normal(0, 6, page.shape)
+    photo = encode((page * 0.7 + 30 + grain).clip(0, 255).astype(np.uint8), "JPEG", quality=92)
+    assert 3 * 2**20 < len(photo) < 8 * 2**20
+    assert server.client.post("predict", content=photo).json()["digit"] == 7
+
+
 def told(server, id, body):
     return server.client.post(f"drawings/{id}/truth", **body)
 
