@@ -155,7 +155,7 @@ def test_recipes_are_found_by_name(name, study, key):
 
 
 def test_one_name_for_two_recipes_is_refused_with_the_names_to_choose_from():
-    with pytest.raises(ValueError, match="expected one of ladder/no_batch_norm, ablation/no_batch_norm"):
+    with pytest.raises(ValueError, match="expected one of ladder/no_batch_norm, fashion/no_batch_norm, ablation"):
         catalog.find_recipe("no_batch_norm")
 
 

@@ -5,6 +5,7 @@ the last convolution, whether anything stands between two linear layers, which w
 """
 
 import inspect
+import sysconfig
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from models import CONTAINERS, tensors
 
 TORCH = str(Path(torch.__file__).parent)
+NOT_THEIRS = (TORCH, sysconfig.get_path("stdlib"), __file__, "<frozen")  # whose lines tell an author nothing
 HERE = str(Path(__file__).parent)
 WEIGHTED = {
     *("conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d"),
@@ -211,8 +213,8 @@ def is_layer_of_torch(module: nn.Module) -> bool:
 
 
 def place_of(frame: FrameType | None) -> str:
-    """The innermost line that is neither PyTorch's nor this room's: "line 23 of mynet.py"; "" if there is none."""
-    while frame and frame.f_code.co_filename.startswith((TORCH, __file__, "<frozen")):
+    """The innermost line that is not PyTorch's, Python's nor this room's: "line 23 of mynet.py"; "" if there is none."""
+    while frame and frame.f_code.co_filename.startswith(NOT_THEIRS):
         frame = frame.f_back
     if frame is None or frame.f_code.co_filename.startswith(HERE):
         return ""

@@ -24,7 +24,7 @@ from torch.nn.parameter import is_lazy
 
 from lab.judging import advice
 from lab.judging.advice import BUDGET, DIGIT, SKELETON, Finding, Ingredients, Kind, Seen
-from lab.judging.calls import HERE, TORCH, follow, line_of, place_of
+from lab.judging.calls import HERE, NOT_THEIRS, TORCH, follow, line_of, place_of
 from models import CLASSES, IMAGE_SIZE, LayerTable, layer_table
 
 BUILDER = str(Path(HERE).parent / "runs" / "own.py")  # calls what is judged, and is not its author's
@@ -172,7 +172,7 @@ def _at_most(seconds: float) -> Iterator[None]:
         return
 
     def stop(_: int, frame: FrameType | None) -> None:
-        while frame and frame.f_code.co_filename.startswith((TORCH, layer_table.__code__.co_filename)):
+        while frame and frame.f_code.co_filename.startswith((*NOT_THEIRS, layer_table.__code__.co_filename)):
             frame = frame.f_back  # the layer table listens to what the network calls
         place = place_of(frame)
         raise _TakesTooLong(
