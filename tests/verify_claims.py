@@ -151,7 +151,7 @@ def test_drawings_are_read_as_well_as_recorded():
         (fresh[kind][name], recorded)
         for kind in ("groups", "no_digits")
         for name, recorded in committed[kind].items()
-        if name in fresh[kind] and "printed" not in name
+        if name in fresh[kind] and name.split(",")[0] != "printed" and not name.endswith(", printed")
     ]
     assert len(same) == 24
     for one, recorded in same:
