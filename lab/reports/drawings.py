@@ -172,7 +172,7 @@ def measure(network: Network) -> dict[str, Any]:
 
     `ways`: accuracy by how a drawing is prepared. `groups`: accuracy and doubted share of pictures that show a digit.
     `no_digits`: doubted share of those that do not. `doubted_test_images`: of MNIST's own. `calibration`: the expected
-    calibration error over all groups of digits, without and with the network's temperature.
+    calibration error over all groups of digits but the fonts, without and with the network's temperature.
     """
     test = utils.load_data(torch.device("cpu"))[1]
     found: dict[str, Any] = {"ways": measure_ways(network, test), "groups": {}, "no_digits": {}}
@@ -188,8 +188,9 @@ def measure(network: Network) -> dict[str, Any]:
             one.prediction is not None and one.prediction.digit == label for one, label in zip(answers, group.labels)
         ]
         found["groups"][group.name] = count | {"accuracy": _percent(right), "doubted": doubted}
-        logits.append(network.logits(np.stack([one.image for one in answers])))
-        truth += group.labels
+        if not group.name.startswith("printed"):  # which fonts there are depends on the machine
+            logits.append(network.logits(np.stack([one.image for one in answers])))
+            truth += group.labels
     plain = [network.predict(image).doubt != "" for image in test.images.numpy()]
     together, labels = np.concatenate(logits), np.array(truth)
     found["doubted_test_images"] = _percent(plain)

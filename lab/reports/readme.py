@@ -506,7 +506,7 @@ def _doubt(evidence: Evidence) -> str:
     lines = [[f"{name}", one["pictures"], f"{one['doubted']:.1f}"] for name, one in found["no_digits"].items()]
     calibration = found["calibration"]
     sentences = _paragraph(
-        f"Of MNIST's test images, {found['doubted_test_images']:.2f} % are doubted. Over all the pictures of digits above,",
+        f"Of MNIST's test images, {found['doubted_test_images']:.2f} % are doubted. Over all the drawn digits above,",
         f"confidence and accuracy differ by {calibration['error']:.2f} points (expected calibration error, 15 bins);",
         f"without the temperature of {calibration['temperature']:.2f} by which the logits are divided, by",
         f"{calibration['error_without']:.2f}.",
