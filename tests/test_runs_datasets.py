@@ -44,7 +44,7 @@ def test_fashion_comes_from_a_folder_of_archives(small_fashion, sample):
         assert torch.equal(found.images, there.images) and torch.equal(found.labels, there.labels)
 
 
-def test_archives_compressed_anew_are_intact_too(small_fashion):
+def test_recompressed_archives_are_intact_too(small_fashion):
     archive = small_fashion / "t10k-labels-idx1-ubyte.gz"
     archive.write_bytes(gzip.compress(gzip.decompress(archive.read_bytes()), compresslevel=1, mtime=7))
     datasets.load_fashion()

@@ -93,7 +93,7 @@ def measure_ways(network: Network, test: utils.Digits) -> dict[str, float]:
 
 
 def groups(test: utils.Digits, pictures: int, no_digit_pictures: int) -> Iterator[Group]:
-    """Make all groups, with so many pictures each: test digits in every scene, scikit-learn's, printed ones; no digits.
+    """Make all groups, `pictures` of each: test digits in every scene, scikit-learn's, printed ones; no digits.
 
     Where no fonts are installed, the groups of printed characters are left out.
     """

@@ -19,7 +19,7 @@ from lab.runs.complaints import one_line
 from utils import Digits
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")  # of its package dataset-fashion-mnist
-# MD5 of what the archives hold; Debian compresses them anew, so its archives have others than torchvision's
+# MD5 of what the archives hold: Debian has recompressed them, so those of its archives are not torchvision's
 CONTENT_MD5 = {
     "train-images-idx3-ubyte": "f4a8712d7a061bf5bd6d2ca38dc4d50a",
     "train-labels-idx1-ubyte": "9018921c3c673c538a1fc5bad174d6f9",
