@@ -202,6 +202,7 @@ REPEATED = replace(STEP_3, network="Repeated", switches={"stem": 12, "width": 28
 LIGHTEST = {"rotation": 6, "shift": 0.04, "scale": 0.06, "shear": 3, "warp": 0.02}
 
 EACH_EPOCH = replace(STEP_3, step_size=1, gamma=0.72)
+FAST = replace(EACH_EPOCH, epochs=7, gamma=0.5, plain_epochs=2)
 
 NO_DROPOUT = replace(STEP_2, switches={"dropout": 0.0})
 
@@ -376,10 +377,30 @@ STUDIES: dict[str, Study] = {
         "Which training of fewer than eight epochs, on held-out training images?",
         3,
         {
-            "7_epochs": _held_out(EACH_EPOCH, epochs=7, gamma=0.5, plain_epochs=2),
-            "7_epochs_batch_64": _held_out(EACH_EPOCH, epochs=7, gamma=0.5, plain_epochs=2, batch_size=64),
-            "7_epochs_lighter": _held_out(EACH_EPOCH, epochs=7, gamma=0.5, plain_epochs=3, augmentation=LIGHTER),
+            "7_epochs": _held_out(FAST),
+            "7_epochs_batch_64": _held_out(FAST, batch_size=64),
+            "7_epochs_lighter": _held_out(FAST, plain_epochs=3, augmentation=LIGHTER),
             "6_epochs_batch_64": _held_out(EACH_EPOCH, epochs=6, gamma=0.4, plain_epochs=2, batch_size=64),
         },
+    ),
+    # what these searches found, on test images and on seeds that chose nothing (lab/PLAN.md)
+    "confirm_best": Study(
+        "How much better is a rate that falls after each epoch, on seeds that chose nothing?",
+        20,
+        {"step3": STEP_3, "each_epoch": EACH_EPOCH},
+        against="step3",
+        first=20,
+    ),
+    "confirm_size": Study(
+        "Are small networks consistent for seeds that chose nothing?",
+        20,
+        {"3982_parameters": _narrow(8, 16, 24, 26, 26, 26)},
+        first=20,
+    ),
+    "confirm_fast": Study(
+        "Are seven epochs enough, on seeds that chose nothing?",
+        10,
+        {"7_epochs_lighter": replace(FAST, plain_epochs=3, augmentation=LIGHTER)},
+        first=20,
     ),
 }
