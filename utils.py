@@ -820,14 +820,10 @@ def fast_layout(model: nn.Module, device: torch.device) -> torch.memory_format:
 
 @torch.no_grad()
 def _views_need_channels_first(model: nn.Module) -> bool:
-    """Whether the network fails with channels last. Tried on copies, so that weights and generators stay as they are."""
-    copies = {name: weight.clone() for name, weight in [*model.named_parameters(), *model.named_buffers()]}
-    last = {
-        name: copy.to(memory_format=torch.channels_last) if copy.dim() == 4 else copy for name, copy in copies.items()
-    }
+    """Whether the network fails with channels last. Tried on a copy, so that weights and generators stay as they are."""
     with torch.random.fork_rng(devices=[]):
         try:
-            torch.func.functional_call(model, last, torch.zeros(2, 1, IMAGE_SIZE, IMAGE_SIZE))
+            copy.deepcopy(model).to(memory_format=torch.channels_last)(torch.zeros(2, 1, IMAGE_SIZE, IMAGE_SIZE))
         except RuntimeError as error:
             return "view size is not compatible" in str(error)
         except Exception:  # noqa: BLE001 (what fails for another reason fails again, in the open, when it trains)

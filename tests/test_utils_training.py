@@ -415,3 +415,24 @@ def test_a_single_thread_is_left_where_it_is():
     before = os.sched_getaffinity(0) if sys.platform == "linux" else None
     with utils.cores_of_their_own():
         assert before is None or os.sched_getaffinity(0) == before
+
+
+class Twice(nn.Module):
+    """Uses one layer under two names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, mix = nn.Conv2d(1, 32, 5, stride=4), nn.Conv2d(32, 32, 1)
+        self.layers = nn.Sequential(mix, nn.ReLU(), mix, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 10))
+
+    def forward(self, images):
+        return self.layers(self.first(images))
+
+
+def test_a_layer_that_is_used_twice_stays_the_networks_own_and_learns():
+    model, loader = Twice(), Loader(some_digits(40), 20, make_transform())
+    weights, before = dict(model.named_parameters()), copy.deepcopy(model.state_dict())
+    utils.fast_layout(model, torch.device("cpu"))
+    assert all(weights[name] is weight for name, weight in model.named_parameters())
+    utils.train(model, loader, utils.make_optimizer(model, 0.01))
+    assert not any(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
