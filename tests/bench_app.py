@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 import uuid
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -23,7 +23,7 @@ sys.path.insert(0, str(REPOSITORY))
 import sqlalchemy as sa
 import torch
 from load import Seen, load, page_picture, teach
-from servers import App, Postgres, wait_until
+from servers import PLENTY, App, Postgres, wait_until
 
 import utils
 
@@ -90,10 +90,13 @@ def measure_feedback(server: App, postgres: Postgres, body: bytes) -> Figures:
         assert server.client.post(f"drawings/{id}/truth", json={"digit": number % 10}).status_code == 200
         told[id] = number % 10
 
+    def failed(one: Future) -> bool:
+        return one.done() and one.exception() is not None
+
     with ThreadPoolExecutor(CLIENTS) as pool:
         done = [pool.submit(tell, number) for number in range(ROWS)]
         for part in (1, 2, 3):
-            wait_until(lambda part=part: len(told) > part * ROWS / 4, 600)
+            wait_until(lambda part=part: len(told) > part * ROWS / 4 or any(map(failed, done)), 600)
             postgres.stop()
             time.sleep(2)
             postgres.start()
@@ -129,7 +132,7 @@ def bench() -> dict[str, float | list[float]]:
                     load(server.address, bodies, CONNECTIONS, 1, None)  # warm-up
                     figures = measure_load(server, bodies)
                     expect_recorded(server, postgres, int(1.4 * SECONDS * figures["predictions_per_second"]))
-                by_default = {"APP_REQUESTS_PER_SECOND": "", "APP_BURST": ""}
+                by_default = dict.fromkeys(PLENTY, "")
                 with App(next(paths), DATABASE_URL=postgres.url, **by_default) as server:
                     on_one_core(server, cores[0])
                     runs.append({"seconds_to_first_prediction": started} | figures | measure_class(server, bodies))

@@ -19,6 +19,8 @@ import httpx
 from typing_extensions import Self
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+LIMITS = ("REQUESTS_PER_SECOND", "BURST", "CORRECTIONS_PER_SECOND", "CORRECTIONS_BURST")
+PLENTY = {f"APP_{limit}": "100000" for limit in LIMITS}  # a test is one client, and asks more than a class
 
 
 def wait_until(true: Callable[[], object], seconds: float = 15) -> None:
@@ -38,13 +40,12 @@ def free_port() -> int:
 
 
 class App:
-    """`python -m app` running in a folder, with an HTTP client. `variables` are added to its environment."""
+    """`python -m app` running in a folder, with an HTTP client. `variables` are added to its environment, after PLENTY."""
 
     def __init__(self, folder: Path, **variables: str) -> None:
         self.folder = folder
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("APP_", "DB_", "DATABASE_"))}
-        plenty = {"APP_REQUESTS_PER_SECOND": "100000", "APP_BURST": "100000"}
-        self.environment = kept | {"PYTHONPATH": str(REPOSITORY), "APP_PORT": "0"} | plenty | variables
+        self.environment = kept | {"PYTHONPATH": str(REPOSITORY), "APP_PORT": "0"} | PLENTY | variables
         self.start()
 
     def start(self) -> None:
