@@ -10,7 +10,7 @@ from datetime import datetime, timezone
 from typing import Any, ClassVar, NamedTuple
 
 import sqlalchemy as sa
-from pydantic import ConfigDict
+from pydantic import ConfigDict, TypeAdapter
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.pool import QueuePool
 from sqlalchemy.schema import CreateColumn, CreateIndex, CreateTable
@@ -98,6 +98,7 @@ class Drawing:
         return self.turn > other.turn or (self.turn == other.turn and self.truth is None)
 
 
+ROWS = TypeAdapter(Sequence[Drawing])  # to JSON
 COLUMNS = [drawings.c[field.name] for field in fields(Drawing)]
 NOT_DELETED = drawings.c.state != DELETED
 CURRENT_KEEPS_IMAGES = sa.select(classes.c.keeps_images).order_by(classes.c.started_at.desc()).limit(1)
@@ -147,7 +148,7 @@ class Store:
         )
         if not self._postgres:
             sa.event.listen(self._engine, "connect", _set_up_sqlite)
-        self._upsert = _make_upsert((postgresql if self._postgres else sqlite).insert(drawings))
+        self._upsert = _make_upsert(_insert_json() if self._postgres else sqlite.insert(drawings))
         self._has_tables = False
         self.keeps_images = True  # whether the current class does, when last asked
         self._asked_at = -ASK_AGAIN
@@ -196,7 +197,7 @@ class Store:
             connection.execute(sa.select(1))
 
     def save(self, rows: Sequence[Drawing]) -> None:
-        """Save all rows or none, where `Drawing.replaces` lets them, so saving a row twice is safe.
+        """Save all rows or none, each of another drawing, where `Drawing.replaces` lets them, so saving a row twice is safe.
 
         If the current class keeps no images, rows are saved without theirs; of a class that another server changed, a
         server knows this after ASK_AGAIN seconds.
@@ -207,7 +208,10 @@ class Store:
             if time.monotonic() - self._asked_at >= ASK_AGAIN:  # not each time: rows come by the hundred per second
                 self.ask_for_images(connection)
             kept = rows if self.keeps_images else [replace(row, image=None) for row in rows]
-            connection.execute(self._upsert, [vars(row) for row in kept])
+            if self._postgres:
+                connection.execute(self._upsert, {"rows": ROWS.dump_json(kept).decode()})
+            else:
+                connection.execute(self._upsert, [vars(row) for row in kept])
 
     def ask_for_images(self, connection: sa.Connection) -> None:
         """Ask the database whether the current class keeps images."""
@@ -248,6 +252,15 @@ class Store:
 
     def close(self) -> None:
         self._engine.dispose()
+
+
+def _insert_json() -> postgresql.Insert:
+    """Return a statement that inserts all rows of a JSON array: PostgreSQL, and not this process, takes them apart."""
+    array = sa.cast(sa.bindparam("rows", type_=sa.Text), sa.JSON)
+    columns = [sa.column(column.name, sa.Text() if column.name == "image" else column.type) for column in COLUMNS]
+    given = sa.func.json_to_recordset(array).table_valued(*columns).render_derived("given", with_types=True)
+    values = [sa.func.decode(column, "hex") if column.name == "image" else column for column in given.c]
+    return postgresql.insert(drawings).from_select([column.name for column in COLUMNS], sa.select(*values))
 
 
 def _make_upsert(insert: postgresql.Insert | sqlite.Insert) -> postgresql.Insert | sqlite.Insert:

@@ -12,7 +12,8 @@ import numpy as np
 import uvloop
 from PIL import Image
 
-SIDE = 140  # pixels that the page sends (SENT_SIDE in app.js)
+SIDE = 112  # pixels that the page sends (SENT_SIDE in drawing.js)
+CANVAS = 280  # pixels that it draws on
 BETWEEN = 0.06  # seconds between its requests
 SLOWEST = 1.0  # most seconds between them while the server asks to slow down
 ATTEMPTS = 20  # how often it sends a refused correction
@@ -20,10 +21,10 @@ ATTEMPTS = 20  # how often it sends a refused correction
 
 def page_picture(pixels: np.ndarray) -> bytes:
     """Return an MNIST digit of shape (28, 28), dark on light, as the page sends it: a PNG without alpha."""
-    large = np.asarray(Image.fromarray(pixels).resize((2 * SIDE, 2 * SIDE), Image.Resampling.BICUBIC), dtype=np.float32)
+    large = np.asarray(Image.fromarray(pixels).resize((CANVAS, CANVAS), Image.Resampling.BICUBIC), dtype=np.float32)
     sharp = (127.5 - 8 * (large - 127.5)).clip(0, 255).astype(np.uint8)  # edges like those of the page's pen
     file = io.BytesIO()
-    Image.fromarray(sharp).reduce(2).convert("RGB").save(file, "PNG")
+    Image.fromarray(sharp).resize((SIDE, SIDE), Image.Resampling.BOX).convert("RGB").save(file, "PNG")
     return file.getvalue()
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from browser import NO_BROWSER, launch
-from load import page_picture
+from load import SIDE, page_picture
 from PIL import Image
 from playwright.sync_api import Page, expect, sync_playwright
 from servers import REPOSITORY, App
@@ -143,7 +143,7 @@ def test_a_drawn_digit_is_recognized(open_page, digit):
     width = page.locator("#bars .bar").nth(digit).evaluate("bar => bar.style.width")
     assert float(width.rstrip("%")) == pytest.approx(bars[digit], abs=0.06)
     image = seen(page)
-    # the page sends 140 pixels: an edge of the stroke may share one with the paper, a twelfth of a cell of the image
+    # the page sends 112 pixels: an edge of the stroke may share one with the paper, a twelfth of a cell of the image
     assert max(image) > 255 * 10 / 12 and sum(value > 0 for value in image) > 20
 
 
@@ -275,7 +275,7 @@ def test_the_benchmark_sends_what_the_page_sends(open_page, digits):
     shapes = [
         (picture.format, picture.size, picture.mode) for picture in map(Image.open, map(io.BytesIO, (ours, theirs)))
     ]
-    assert shapes == [("PNG", (140, 140), "RGB")] * 2
+    assert shapes == [("PNG", (SIDE, SIDE), "RGB")] * 2
     assert 0.5 < len(ours) / len(theirs) < 2
 
 

@@ -3,7 +3,7 @@
 import { element } from "./dom.js";
 
 const BRUSH = 22; // of the canvas's 280 pixels: about two of 28, like MNIST's strokes
-const SENT_SIDE = 140; // pixels of the drawing as it is sent: five of them for each of the network's 28
+const SENT_SIDE = 112; // pixels of the drawing as it is sent: four of them for each of the network's 28
 const FAINTEST = 0.1; // least ink that counts towards the drawing's box, as on the server
 
 export const paper = element("paper");
