@@ -15,6 +15,7 @@ import torch
 from dask.distributed import Client
 from PIL import Image
 from scipy.stats import binom, ttest_rel
+from torch import nn
 
 import models
 import utils
@@ -23,7 +24,7 @@ from lab.reports.notebooks import execute
 from lab.reports.report import report
 from lab.runs import study as studies
 from lab.runs.bench import bench
-from lab.runs.networks import Narrow
+from lab.runs.networks import ChannelAttention, Narrow, Shuffled
 from lab.runs.recipes import STUDIES, Recipe, Study
 from lab.runs.study import run_study
 from lab.systems import catalog
@@ -110,6 +111,43 @@ def test_the_narrow_network_is_separable_from_the_second_convolution_on():
 def test_a_narrow_network_of_one_layer_is_refused():
     with pytest.raises(ValueError, match=r"channels are \[8\], expected at least two"):
         Narrow((8,))
+
+
+def test_shuffled_channels_mix_within_groups_and_then_change_places():
+    layers = [layer for layer in Shuffled((8, 16, 26, 28)) if not isinstance(layer, nn.BatchNorm2d | nn.ReLU)]
+    mixing = [layer.groups for layer in layers if isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1)]
+    assert mixing == [1, 2, 2] and sum(isinstance(layer, nn.ChannelShuffle) for layer in layers) == 2
+    shuffled = nn.ChannelShuffle(2)(torch.arange(6.0).reshape(1, 6, 1, 1)).flatten()
+    assert shuffled.tolist() == [0, 3, 1, 4, 2, 5]
+
+
+def test_with_one_group_a_shuffled_network_is_the_narrow_one():
+    channels = (8, 16, 20)
+    kinds = [[type(layer) for layer in network] for network in (Narrow(channels), Shuffled(channels, groups=1))]
+    assert kinds[0] == kinds[1]
+    assert models.count_parameters(Narrow(channels)) == models.count_parameters(Shuffled(channels, groups=1))
+
+
+def test_attention_scales_each_map_by_the_means_of_its_neighbors():
+    attention = ChannelAttention()
+    with torch.no_grad():
+        attention.weigh.weight.copy_(torch.tensor([[[1.0, 0.0, 0.0]]]))  # the neighbor before
+    maps = torch.tensor([2.0, 3.0, 5.0]).reshape(1, 3, 1, 1).expand(1, 3, 4, 4)
+    scale = (attention(maps) / maps)[0, :, 0, 0]
+    assert scale.tolist() == pytest.approx(torch.sigmoid(torch.tensor([0.0, 2.0, 3.0])).tolist())
+
+
+@pytest.mark.parametrize(
+    ("switches", "complaint"),
+    [
+        ({"channels": [8]}, "expected at least two"),
+        ({"channels": [8, 16, 27]}, "expected multiples of 2 from the second on"),
+        ({"activation": "tanh"}, "activation is 'tanh', expected one of relu, silu"),
+    ],
+)
+def test_a_shuffled_network_that_cannot_be_is_refused(switches, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        Shuffled(**switches)
 
 
 def test_recipes_of_the_frontier_are_named_after_their_parameters():

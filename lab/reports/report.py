@@ -200,7 +200,9 @@ augmentation were chosen for digits, and 99.40 % is no target here.""",
     "rates": """*Falling 0.2* is Step 3, *constant 0.05* has the rate of Steps 1 and 2. *One cycle* rises to 0.2 and falls again, once per epoch.
 *At the end* is the last epoch alone.""",
     "small": """Held-out images, as in `choice`. *Narrow* is the network of `frontier`; *one mix* uses the same 1x1 weights in all of its last
-layers, *one block* the same 3x3 weights too. The rest is how *one mix* is trained.""",
+layers, *one block* the same 3x3 weights too; *one mix each epoch* to *one mix lighter* are how *one mix* is trained. The [second
+round](../PLAN.md) changes *narrow* in other ways: *shuffled* mixes within two groups of channels and is wider, *attention* scales each
+map by what the means of neighboring maps say, *silu* has another activation.""",
     "best": """Held-out images, as in `choice`. *Each epoch* is Step 3 with `StepLR(step_size=1, gamma=0.72)`; the other rows change one thing of
 that.""",
     "fast": """Held-out images, as in `choice`. The rate starts at 0.2 and is halved after each epoch, or times 0.4 in six epochs.""",

@@ -56,6 +56,60 @@ class Repeated(nn.Sequential):
         super().__init__(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, CLASSES))
 
 
+class Shuffled(nn.Sequential):
+    """Narrow with wider layers: from the third on, a 1x1 convolution mixes only within groups of channels.
+
+    channels:   output channels of each convolution, as in Narrow; from the second on, multiples of `groups`
+    groups:     of channels that are mixed apart; their channels are shuffled before the next layer (ShuffleNet, Zhang et
+                al., 2018)
+    attention:  whether each map is then scaled between 0 and 1, by a convolution over the means of neighboring channels
+                (ECA-Net, Wang et al., 2020)
+    activation: "relu" or "silu"
+
+    Raises ValueError for fewer than two convolutions, an unknown activation, and channels that make no whole groups.
+    """
+
+    def __init__(
+        self,
+        channels: Sequence[int] = (8, 16, 26, 28, 26, 26),
+        groups: int = 2,
+        attention: bool = False,
+        activation: str = "relu",
+    ) -> None:
+        if len(channels) < 2:
+            raise ValueError(f"channels are {list(channels)}, expected at least two")
+        if any(width % groups for width in channels[1:]):
+            raise ValueError(f"channels are {list(channels)}, expected multiples of {groups} from the second on")
+        if activation not in ACTIVATIONS:
+            raise ValueError(f"activation is {activation!r}, expected one of {', '.join(ACTIVATIONS)}")
+        active = ACTIVATIONS[activation]
+        layers: list[nn.Module] = [nn.Conv2d(1, channels[0], 3, bias=False), nn.BatchNorm2d(channels[0]), active()]
+        for i, (width_in, width_out) in enumerate(pairwise(channels)):
+            per_channel, mix = separable_convolution(width_in, width_out, bias=False)
+            between: list[nn.Module] = [nn.MaxPool2d(2)] if i == 0 else []
+            if i > 0 and groups > 1:
+                mix = nn.Conv2d(width_in, width_out, 1, groups=groups, bias=False)
+                between = [nn.ChannelShuffle(groups)]
+            layers += [per_channel, mix, *between, nn.BatchNorm2d(width_out), active()]
+            layers += [ChannelAttention()] if attention else []
+        super().__init__(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels[-1], CLASSES))
+
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "silu": nn.SiLU}
+
+
+class ChannelAttention(nn.Module):
+    """Scales each map between 0 and 1, by what the means of itself and its two neighbors say: three weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weigh = nn.Conv1d(1, 1, 3, padding=1, bias=False)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        means = maps.mean(dim=(2, 3)).unsqueeze(1)
+        return maps * torch.sigmoid(self.weigh(means)).squeeze(1)[:, :, None, None]
+
+
 class LeNet(nn.Sequential):
     """The ladder's first rungs: like LeNet-5, but the third convolution is 4x4, the size of its input map."""
 

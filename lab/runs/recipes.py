@@ -197,8 +197,18 @@ def _narrow(*channels: int) -> Recipe:
     return replace(STEP_3, network="Narrow", switches={"channels": list(channels)}, augmentation=LIGHTER)
 
 
+def _ungrouped(**switches: object) -> Recipe:
+    """The frontier's network of 2,958 parameters with other switches of Shuffled."""
+    channels = [8, 16, 20, 20, 20, 22]
+    return replace(
+        STEP_3, network="Shuffled", switches={"channels": channels, "groups": 1, **switches}, augmentation=LIGHTER
+    )
+
+
 # wider than Narrow, because its last layers share the weights that mix channels
 REPEATED = replace(STEP_3, network="Repeated", switches={"stem": 12, "width": 28}, augmentation=LIGHTER)
+# wider than Narrow too, because its 1x1 convolutions mix half of the channels each
+SHUFFLED = replace(STEP_3, network="Shuffled", switches={}, augmentation=LIGHTER)
 LIGHTEST = {"rotation": 6, "shift": 0.04, "scale": 0.06, "shear": 3, "warp": 0.02}
 
 EACH_EPOCH = replace(STEP_3, step_size=1, gamma=0.72)
@@ -359,6 +369,13 @@ STUDIES: dict[str, Study] = {
             "one_mix_plain_7": _held_out(REPEATED, plain_epochs=7),
             "one_mix_decay_2e-4": _held_out(REPEATED, weight_decay=2e-4),
             "one_mix_lighter": _held_out(REPEATED, augmentation=LIGHTEST),
+            # the second round
+            "shuffled": _held_out(SHUFFLED),
+            "shuffled_each_epoch": _held_out(SHUFFLED, step_size=1, gamma=0.72),
+            "attention": _held_out(_ungrouped(attention=True)),
+            "silu": _held_out(_ungrouped(activation="silu")),
+            "attention_silu": _held_out(_ungrouped(attention=True, activation="silu")),
+            "narrow_batch_64": _held_out(_narrow(8, 16, 20, 20, 20, 22), batch_size=64),
         },
     ),
     "best": Study(
