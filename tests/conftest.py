@@ -177,3 +177,40 @@ def processes() -> Iterator[multiprocessing.context.ForkServerContext]:
         first.start()
         first.join()
     yield context
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The app's: what these import, the tests of the lesson do without
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def postgres():
+    """A PostgreSQL server of this module's own."""
+    from servers import Postgres
+
+    server = Postgres()
+    yield server
+    server.close()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request, tmp_path):
+    """The URL of an empty database."""
+    import sqlalchemy as sa
+
+    if request.param == "sqlite":
+        return sa.make_url(f"sqlite:///{tmp_path}/drawings.sqlite")
+    return request.getfixturevalue("postgres").empty()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A browser that starts; without one, the test is skipped."""
+    from browser import NO_BROWSER, launch
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser, _ = launch(playwright) or pytest.skip(NO_BROWSER)
+        yield browser
+        browser.close()

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import httpx
+import sqlalchemy as sa
 from typing_extensions import Self
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -129,6 +130,13 @@ class Postgres:
     def stop(self) -> None:
         """Stop immediately, dropping open connections."""
         self._run("pg_ctl", "stop", "--wait", "--mode", "immediate", "-D")
+
+    def empty(self) -> sa.URL:
+        """Drop the app's tables. Returns the database's URL for SQLAlchemy."""
+        url = sa.make_url(self.url).set(drivername="postgresql+psycopg")
+        with sa.create_engine(url, poolclass=sa.NullPool).begin() as connection:
+            connection.execute(sa.text("DROP TABLE IF EXISTS drawings, classes"))
+        return url
 
     def close(self) -> None:
         with contextlib.suppress(AssertionError):

@@ -15,14 +15,15 @@ import httpx
 import numpy as np
 import pytest
 import sqlalchemy as sa
-from servers import App, Postgres, free_port, wait_until
+from rows import row
+from servers import App, free_port, wait_until
 from sqlalchemy.exc import SQLAlchemyError
 from test_app import encode
 
 from app.recorder import AlreadyKnown, Recorder, UnknownDrawing
 from app.settings import Settings
 from app.spool import Spool
-from app.store import Drawing, Store, drawings
+from app.store import Store, drawings
 
 
 @pytest.fixture
@@ -33,40 +34,8 @@ def open_store():
 
 
 @pytest.fixture(scope="module")
-def postgres():
-    server = Postgres()
-    yield server
-    server.close()
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request, tmp_path):
-    """The URL of an empty database."""
-    if request.param == "sqlite":
-        return sa.make_url(f"sqlite:///{tmp_path}/drawings.sqlite")
-    server = request.getfixturevalue("postgres")
-    empty(server)
-    return sa.make_url(server.url).set(drivername="postgresql+psycopg")
-
-
-def empty(server):
-    with sa.create_engine(
-        server.url.replace("postgresql", "postgresql+psycopg"), poolclass=sa.NullPool
-    ).begin() as connection:
-        connection.execute(sa.text("DROP TABLE IF EXISTS drawings"))
-
-
-@pytest.fixture(scope="module")
 def seven(sample):
     return encode(sample[1].images[7].numpy())
-
-
-def row(prediction=7, truth=None, minutes=0, **changes):
-    chances = [0.01] * 10
-    chances[prediction] = 0.91
-    when = datetime(2026, 1, 1, tzinfo=timezone.utc) + timedelta(minutes=minutes)
-    made = Drawing(uuid.uuid4(), when, "step3, seed 1", bytes(range(196)) * 4, chances, prediction, 0.91, truth)
-    return replace(made, **changes)
 
 
 def rows_of(url):
@@ -326,7 +295,7 @@ def test_predictions_do_not_wait_for_an_unreachable_database(tmp_path, seven, si
 
 
 def test_a_database_restarted_meanwhile_gets_every_row_once(tmp_path, postgres, seven):
-    empty(postgres)
+    postgres.empty()
     url = sa.make_url(postgres.url).set(drivername="postgresql+psycopg")
     told = {}
     with App(tmp_path, DATABASE_URL=postgres.url) as server:
@@ -361,7 +330,7 @@ def test_a_database_restarted_meanwhile_gets_every_row_once(tmp_path, postgres, 
 
 def test_corrections_made_without_the_database_survive_a_kill_of_the_app(tmp_path, postgres, seven):
     """The app is killed, not stopped, and the database returns only after that."""
-    empty(postgres)
+    postgres.empty()
     server = App(tmp_path, DATABASE_URL=postgres.url)
     try:
         server.client.get("statistics")
@@ -382,7 +351,7 @@ def test_corrections_made_without_the_database_survive_a_kill_of_the_app(tmp_pat
 
 
 def test_two_replicas_share_the_database_and_nothing_else(tmp_path, postgres, seven):
-    empty(postgres)
+    postgres.empty()
     with App(tmp_path / "a", DATABASE_URL=postgres.url) as a, App(tmp_path / "b", DATABASE_URL=postgres.url) as b:
         id, _ = predict(a, seven)
         wait_until(lambda: a.client.get("readyz").json()["waiting"] == 0)

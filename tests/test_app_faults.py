@@ -16,7 +16,7 @@ import httpx
 import pytest
 import sqlalchemy as sa
 from load import page_picture
-from servers import App, Postgres, wait_until
+from servers import App, wait_until
 
 from app.server import make_app
 from app.settings import Settings
@@ -25,19 +25,6 @@ from app.settings import Settings
 @pytest.fixture(scope="module")
 def seven(sample):
     return page_picture(sample[1].images[7].numpy())
-
-
-@pytest.fixture(scope="module")
-def postgres():
-    server = Postgres()
-    yield server
-    server.close()
-
-
-def empty(server):
-    url = server.url.replace("postgresql", "postgresql+psycopg")
-    with sa.create_engine(url, poolclass=sa.NullPool).begin() as connection:
-        connection.execute(sa.text("DROP TABLE IF EXISTS drawings"))
 
 
 def labels(url):
@@ -174,7 +161,7 @@ def two(request, tmp_path):
         folders, database = (tmp_path, tmp_path), {}
     else:
         postgres = request.getfixturevalue("postgres")
-        empty(postgres)
+        postgres.empty()
         folders, database = (tmp_path / "a", tmp_path / "b"), {"DATABASE_URL": postgres.url}
     with App(folders[0], **database) as a, App(folders[1], **database) as b:
         yield a, b
@@ -224,7 +211,7 @@ def test_forty_kills_lose_and_double_no_correction(tmp_path, request, seven, kin
     url = f"sqlite:///{tmp_path}/app-data/drawings.sqlite"
     if kind == "postgresql":
         postgres = request.getfixturevalue("postgres")
-        empty(postgres)
+        postgres.empty()
         variables, url = {"DATABASE_URL": postgres.url}, postgres.url
     server = App(tmp_path, **variables)
     server.environment["APP_PORT"] = server.address.rstrip("/").rsplit(":", 1)[1]

@@ -9,10 +9,9 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from browser import NO_BROWSER, launch
 from load import SIDE, page_picture
 from PIL import Image
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 from servers import REPOSITORY, App
 from test_app import encode, redraw
 from test_app_inside import without_maps
@@ -26,14 +25,6 @@ STROKES = {  # in percent of the canvas
     7: [[(25, 20), (75, 20), (45, 85)]],
     0: [[(50, 15), (30, 30), (25, 50), (30, 72), (50, 85), (70, 72), (75, 50), (70, 30), (50, 15)]],
 }
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with sync_playwright() as playwright:
-        browser, _ = launch(playwright) or pytest.skip(NO_BROWSER)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

@@ -14,14 +14,14 @@ import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import replace
-from datetime import datetime, timedelta, timezone
 
 import httpx
 import pytest
 import sqlalchemy as sa
 from fastapi.routing import APIRoute
 from PIL import Image
-from servers import REPOSITORY, App, Postgres, free_port, wait_until
+from rows import row
+from servers import REPOSITORY, App, free_port, wait_until
 from test_app import encode
 
 from app.classroom import Kept
@@ -29,7 +29,7 @@ from app.recorder import AlreadyKnown, NothingToTakeBack, Recorder, UnknownDrawi
 from app.server import make_app
 from app.settings import Settings
 from app.spool import Spool
-from app.store import Drawing, Store, drawings
+from app.store import Store, drawings
 from lab.reports.classroom import read_class
 
 TOKEN = "a-token-of-the-tests"
@@ -39,30 +39,6 @@ OLD_TABLE = """CREATE TABLE drawings (
     id {uuid} NOT NULL, drawn_at {time} NOT NULL, network TEXT NOT NULL, image {bytes}, probabilities JSON NOT NULL,
     prediction SMALLINT NOT NULL, confidence FLOAT NOT NULL, truth SMALLINT, PRIMARY KEY (id),
     CHECK (prediction BETWEEN 0 AND 9), CHECK (truth BETWEEN 0 AND 9))"""  # of the version before classes
-
-
-@pytest.fixture(scope="module")
-def postgres():
-    server = Postgres()
-    yield server
-    server.close()
-
-
-def empty(server):
-    """Returns the URL of the server's database, without tables."""
-    url = sa.make_url(server.url).set(drivername="postgresql+psycopg")
-    with closing(sa.create_engine(url, poolclass=sa.NullPool).connect()) as connection:
-        connection.execute(sa.text("DROP TABLE IF EXISTS drawings, classes"))
-        connection.commit()
-    return url
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request, tmp_path):
-    """The URL of an empty database."""
-    if request.param == "sqlite":
-        return sa.make_url(f"sqlite:///{tmp_path}/drawings.sqlite")
-    return empty(request.getfixturevalue("postgres"))
 
 
 @pytest.fixture
@@ -102,14 +78,6 @@ def one_server(tmp_path_factory):
 def pictures(sample):
     """A PNG of each digit, 0 to 9, whose index is what the network says."""
     return [encode(image) for image in sample[1].images[:10].numpy()]
-
-
-def row(prediction=7, truth=None, minutes=0, **changes):
-    chances = [0.01] * 10
-    chances[prediction] = 0.91
-    when = datetime(2026, 1, 1, tzinfo=timezone.utc) + timedelta(minutes=minutes)
-    made = Drawing(uuid.uuid4(), when, "step3, seed 1", bytes(range(196)) * 4, chances, prediction, 0.91, truth)
-    return replace(made, **changes)
 
 
 def labels_of(url):
@@ -327,7 +295,7 @@ def test_a_student_takes_a_wrong_click_back(server, pictures):
 
 
 def test_what_was_taken_back_without_the_database_survives_a_kill(tmp_path, postgres, pictures):
-    url, digits = empty(postgres), {}
+    url, digits = postgres.empty(), {}
     server = App(tmp_path, DATABASE_URL=postgres.url, APP_TOKEN=TOKEN)
     try:
         for picture in pictures[:6]:
@@ -357,7 +325,7 @@ def test_no_change_of_a_label_is_lost_or_doubled_by_kills(request, tmp_path, pic
     """
     variables, url = {}, sa.make_url(f"sqlite:///{tmp_path}/app-data/drawings.sqlite")
     if kind == "postgresql":
-        url = empty(request.getfixturevalue("postgres"))
+        url = request.getfixturevalue("postgres").empty()
         variables = {"DATABASE_URL": request.getfixturevalue("postgres").url}
     server = App(tmp_path, APP_PORT=str(free_port()), APP_TOKEN=TOKEN, **variables)
     possible, ids, acknowledged = {}, [], []
@@ -426,7 +394,7 @@ def any_server(request, tmp_path):
     """A server with either database."""
     variables = {}
     if request.param == "postgresql":
-        empty(request.getfixturevalue("postgres"))
+        request.getfixturevalue("postgres").empty()
         variables = {"DATABASE_URL": request.getfixturevalue("postgres").url}
     with App(tmp_path, APP_TOKEN=TOKEN, **variables) as running:
         yield running

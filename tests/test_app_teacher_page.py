@@ -8,19 +8,10 @@ import zipfile
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from browser import NO_BROWSER, launch
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 from servers import App, free_port
 from test_app import encode
 from test_app_teacher import TOKEN, as_teacher, draw
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with sync_playwright() as playwright:
-        browser, _ = launch(playwright) or pytest.skip(NO_BROWSER)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

@@ -23,10 +23,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from browser import NO_BROWSER, launch
 from helpers import command, leftovers
 from histories import seeds as made_up_runs
-from playwright.sync_api import sync_playwright
 from scipy.stats import ttest_ind
 
 import utils
@@ -1096,14 +1094,6 @@ def test_the_recorded_runs_are_those_of_the_class_s_recipe_where_there_are_such(
     runs, called, alike = grading.step3_with(replace(STEP_3, epochs=8, step_size=3, plain_epochs=2))
     assert len(runs) >= 10 and "this recipe, 8 epochs" in called and alike
     assert grading.step3_with(replace(STEP_3, epochs=7))[1:] == (grading.step3_with(STEP_3)[1], False)
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with sync_playwright() as playwright:
-        browser, _ = launch(playwright) or pytest.skip(NO_BROWSER)
-        yield browser
-        browser.close()
 
 
 def long_grade():
