@@ -90,7 +90,7 @@ def test_the_odds_are_those_of_the_recorded_shares(evidence):
     summary = json.loads((RESULTS / "summary.json").read_text())
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in readme._odds(evidence).splitlines()[2:13]]
     named = {name: row for row in rows for name in re.findall(r"`(\w+)`", row[1])}
-    assert {"step3", "cosine", "8_epochs", "no_capacity", "4534_parameters"} <= named.keys()
+    assert {"cosine", "8_epochs", "no_capacity", "4534_parameters"} <= named.keys()
     for name, row in named.items():
         recorded = next(study["recipes"][name] for study in summary.values() if name in study["recipes"])
         share = recorded["consistent"] / recorded["seeds"]

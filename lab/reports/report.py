@@ -159,7 +159,7 @@ NOTES = {
 Each row builds on the row above; three of them change two things at once, and the records cannot tell which of the two made the
 difference. *Fully connected* takes away the 3x3 convolution before the average pooling and puts a fully connected layer behind it.
 *Separable* replaces whole convolutions by separable ones and spends what that saves on more channels. *Schedule* lets the rate fall
-by `StepLR` and also starts at 0.2 in place of 0.05.
+by `StepLR` and also starts at 0.2 in place of 0.05; `rates`, above, takes the two apart.
 
 *Pool at 5* pools where the receptive field is 5 pixels; *width* spends what the budget has left; *dropout* is Step 2, and
 *no dropout* takes it away again; *augmentation* augments all fifteen epochs, until *plain epochs*, which is Step 3.""",
@@ -198,7 +198,8 @@ zero here, Step 3 becomes that recipe.""",
 Ten kinds of clothes in place of ten digits, with the recipes of `ladder` as they are: its normalization, its rates and its
 augmentation were chosen for digits, and 99.40 % is no target here.""",
     "rates": """*Falling 0.2* is Step 3, *constant 0.05* has the rate of Steps 1 and 2. *One cycle* rises to 0.2 and falls again, once per epoch.
-*At the end* is the last epoch alone.""",
+*At the end* is the last epoch alone. An effect is averaged over both settings of the other thing; the interaction says how much more
+the fall brings at the higher rate.""",
     "small": """Held-out images, as in `choice`. *Narrow* is the network of `frontier`; *one mix* uses the same 1x1 weights in all of its last
 layers, *one block* the same 3x3 weights too; *one mix each epoch* to *one mix lighter* are how *one mix* is trained. The [second
 round](../PLAN.md) changes *narrow* in other ways: *shuffled* mixes within two groups of channels and is wider, *attention* scales each
