@@ -411,7 +411,7 @@ STUDIES: dict[str, Study] = {
     "confirm_size": Study(
         "Are small networks consistent for seeds that chose nothing?",
         20,
-        {"3982_parameters": _narrow(8, 16, 24, 26, 26, 26)},
+        {"silu": _ungrouped(activation="silu"), "3982_parameters": _narrow(8, 16, 24, 26, 26, 26)},
         first=20,
     ),
     "confirm_fast": Study(
