@@ -81,10 +81,15 @@ def digits(sample):
 
 
 def draw(page, digit):
+    draw_strokes(page, STROKES[digit])
+
+
+def draw_strokes(page, strokes):
+    """Draw with the mouse; points are in percent of the canvas."""
     paper = page.locator("#paper")
     paper.scroll_into_view_if_needed()
     box = paper.bounding_box()
-    for stroke in STROKES[digit]:
+    for stroke in strokes:
         points = [(box["x"] + x * box["width"] / 100, box["y"] + y * box["height"] / 100) for x, y in stroke]
         page.mouse.move(*points[0])
         page.mouse.down()
@@ -185,14 +190,7 @@ def test_a_click_draws_a_dot(open_page):
 
 def test_two_digits_are_not_answered_as_one(open_page):
     page = open_page()
-    box = page.locator("#paper").bounding_box()
-    for stroke in ([(15, 30), (15, 70)], [(45, 30), (85, 30), (60, 75)]):  # a 1 and a 7
-        points = [(box["x"] + x * box["width"] / 100, box["y"] + y * box["height"] / 100) for x, y in stroke]
-        page.mouse.move(*points[0])
-        page.mouse.down()
-        for point in points[1:]:
-            page.mouse.move(*point, steps=6)
-        page.mouse.up()
+    draw_strokes(page, [[(15, 30), (15, 70)], [(45, 30), (85, 30), (60, 75)]])  # a 1 and a 7
     expect(page.locator("#confidence")).to_have_text("More than one digit, it seems. Draw a single digit.")
     assert page.locator("#truths .said").count() == 0
 

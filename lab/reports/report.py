@@ -208,9 +208,9 @@ map by what the means of neighboring maps say, *silu* has another activation."""
 that.""",
     "fast": """Held-out images, as in `choice`. The rate starts at 0.2 and is halved after each epoch, or times 0.4 in six epochs.""",
     "confirm_best": """The winner of `best`, on test images, as far as it is recorded. [The plan](../PLAN.md) asks for a mean of at least 99.60.""",
-    "confirm_size": """On test images, as far as they are recorded. *Silu* is what goes on from `small`: none of its recipes is consistent on the held-out images, and this one
-has the highest worst epoch. [The plan](../PLAN.md) asks for 20 of 20. *3982 parameters* was the smallest network of `frontier` that was
-consistent for every seed: was that luck? The plan asks for at least 19 of 20.""",
+    "confirm_size": """On test images, as far as they are recorded. *Silu* goes on from `small`: none of its recipes is consistent on the
+held-out images, and this one has the highest worst epoch. [The plan](../PLAN.md) asks for 20 of 20. *3982 parameters* was the
+smallest network of `frontier` that was consistent for every seed: was that luck? The plan asks for at least 19 of 20.""",
     "confirm_fast": """The winner of `fast`, on test images. [The plan](../PLAN.md) asks for 10 of 10. Every seed misses in the third
 and the fourth epoch, with which the last five begin: there, the rate is still high. Its last three are another matter (*at the end*).""",
 }
