@@ -19,7 +19,7 @@ from torch import nn
 import models
 import utils
 from lab.evidence.crossed import crossed_difference
-from lab.evidence.records import Tested, best_epoch
+from lab.evidence.records import Tested, best_epoch, kept_epoch
 from lab.reports import analysis, compare, errors, tsne
 from lab.runs import networks, study
 from lab.runs import train as training
@@ -50,7 +50,9 @@ SMALL = Recipe("LeNet", epochs=6, batch_size=20, learning_rate=0.02, optimizer="
         (networks.TanhLeNet(), 156 + 2_416 + 30_840 + 10_164 + 850),
         (networks.DeeperLeNet(), 320 + 18_496 + 36_928 + 102_500 + 1_010),
         (networks.Stages(((32,), (64,)), 128), 320 + 18_496 + 401_536 + 1_290),
-        (networks.Stages(((32, 32), (64, 64)), 256), 320 + 9_248 + 18_496 + 36_928 + 803_072 + 2_570),
+        (networks.BatchNormLeNet(), 320 + 18_496 + 36_928 + 2 * (32 + 64 + 64) + 102_500 + 1_010),
+        (networks.DeepestLeNet(), 320 + 18_496 + 2 * 36_928 + 57_700 + 1_010),
+        (networks.DeeperCNN(), 320 + 9_248 + 18_496 + 36_928 + 803_072 + 2_570),
         (networks.TwoBranches(), 320 + 2 * (18_496 + 147_712) + 25_089_000 + 500_500 + 5_010),
         (networks.WebApp(), 160 + 32 + 4_640 + 64 + 100_416 + 650),
         (networks.PyTorchExample(), 1_199_882),  # as its users report
@@ -71,6 +73,7 @@ def sides(network):
 def test_maps_have_the_described_sides():
     assert sides(networks.LeNet()) == [24, 12, 8, 4, 1]
     assert sides(networks.DeeperLeNet()) == [26, 13, 11, 9, 4]
+    assert sides(networks.DeepestLeNet()) == [26, 13, 11, 9, 7, 3]
     assert sides(PEERS["mini_vgg"].recipe.make_network()) == [28, 14, 7, 3]
 
 
@@ -83,9 +86,40 @@ def test_two_branches_are_concatenated_to_512_maps_of_7_by_7():
 
 
 def test_mini_vgg_has_seven_convolutions_with_batch_norm_each_and_dropout():
-    kinds = [row.name for row in models.layer_table(PEERS["mini_vgg"].recipe.make_network())]
-    assert kinds.count("Conv2d") == kinds.count("BatchNorm2d") == 7
-    assert kinds[-3:] == ["ReLU", "Dropout", "Linear"]
+    layers = kinds(PEERS["mini_vgg"].recipe.make_network())
+    assert layers.count("Conv2d") == layers.count("BatchNorm2d") == 7
+    assert layers[-3:] == ["ReLU", "Dropout", "Linear"]
+
+
+def kinds(network):
+    return [row.name for row in models.layer_table(network)]
+
+
+def test_two_convolutions_of_deeper_cnn_share_one_relu():
+    assert kinds(PEERS["deeper_cnn"].recipe.make_network())[:8] == ["Conv2d", "Conv2d", "ReLU", "MaxPool2d"] * 2
+
+
+def test_batch_norm_is_between_each_convolution_and_its_relu():
+    normed = [kind for kind in kinds(networks.BatchNormLeNet()) if kind != "BatchNorm2d"]
+    assert normed == kinds(networks.DeeperLeNet())
+    assert " ".join(kinds(networks.BatchNormLeNet())).count("Conv2d BatchNorm2d ReLU") == 3
+
+
+def test_the_untrained_baseline_is_not_trained():
+    recipe = PEERS["lenet_untrained"].recipe
+    torch.manual_seed(3)
+    network = recipe.make_network()
+    before = [weights.clone() for weights in network.state_dict().values()]
+    loader = utils.Loader(some_digits(256), recipe.batch_size, training.make_transform(recipe))
+    utils.train(network, loader, training.make_optimizer(recipe, network))
+    assert all(map(torch.equal, before, network.state_dict().values()))
+
+
+def test_sizes_run_to_their_last_epoch_and_the_two_branches_stop_on_their_loss():
+    sizes = [PEERS[name].recipe for name in ("simple_cnn", "deeper_cnn", "mini_vgg")]
+    assert {(size.epochs, size.patience) for size in sizes} == {(30, 0)}
+    branches = [PEERS[name].recipe for name in ("two_branches", "two_branches_regularized")]
+    assert {(recipe.monitor, recipe.patience) for recipe in branches} == {("loss", 5)}
 
 
 def test_too_many_stages_are_refused():
@@ -111,7 +145,7 @@ def test_each_rung_is_the_one_below_with_one_change():
 
 def test_rungs_and_claims_are_those_published():
     assert [PEERS[name].claim for name in peers.RUNGS] == [97.25, 97.98, 98.36, 98.48, 98.73, 99.05, 99.20]
-    claims = {name: peer.claim for name, peer in peers.OTHERS.items() if peer.claim is not None}
+    claims = {name: peer.claim for name, peer in (peers.OTHERS | peers.LARGE).items() if peer.claim is not None}
     assert claims == {
         "simple_cnn": 99.31,
         "deeper_cnn": 99.38,
@@ -122,7 +156,9 @@ def test_rungs_and_claims_are_those_published():
     }
 
 
-@pytest.mark.parametrize(("name", "low", "high"), [("lenet_1_vanilla", 0, 1), ("lenet_2_signed_pixels", -1, 1)])
+@pytest.mark.parametrize(
+    ("name", "low", "high"), [("lenet_1_vanilla", 0, 1), ("lenet_2_signed_pixels", -1, 1), ("mini_vgg", 0, 1)]
+)
 def test_pixels_come_as_described(name, low, high):
     batch = torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1, 1).expand(2, 1, 28, 28)
     seen = training.make_transform(PEERS[name].recipe)(batch)
@@ -210,7 +246,8 @@ def test_validation_images_are_the_last_of_the_training_images_and_choose_the_ep
     patient = replace(SMALL, epochs=30)
     trained = run(patient, seed=0, show=False, folder=Path("a"))
     history = trained.history
-    assert trained.epoch == best_epoch(history) == len(history) - patient.patience < patient.epochs - patient.patience
+    assert trained.epoch == best_epoch(patient, history)
+    assert trained.epoch == len(history) - patient.patience < patient.epochs - patient.patience
     shorter = run(replace(patient, epochs=trained.epoch), seed=0, show=False)
     assert shorter.tested == trained.tested  # the kept weights are those after that epoch
     assert f"kept: epoch {trained.epoch}, the best on 60 validation images" in Path("a/log.txt").read_text()
@@ -219,7 +256,15 @@ def test_validation_images_are_the_last_of_the_training_images_and_choose_the_ep
 
 def test_of_equally_right_epochs_the_one_with_the_lower_loss_is_best():
     history = utils.History("MNIST", 100, 10, 5, 0, {}, test_correct=[7, 9, 9, 8], test_loss=[0.1, 0.5, 0.4, 0.2])
-    assert best_epoch(history) == 3
+    assert best_epoch(SMALL, history) == 3
+
+
+def test_a_recipe_that_monitors_the_loss_keeps_the_epoch_of_the_lowest_and_waits_for_a_lower_one():
+    history = utils.History("MNIST", 100, 10, 5, 0, {}, test_correct=[7, 9, 9, 8], test_loss=[0.1, 0.5, 0.4, 0.2])
+    by_loss = replace(SMALL, monitor="loss", patience=3)
+    assert best_epoch(by_loss, history) == kept_epoch(by_loss, history) == 1
+    assert training.is_out_of_patience(by_loss, history) and not training.is_out_of_patience(SMALL, history)
+    assert by_loss.hash != replace(SMALL, patience=3).hash
 
 
 def test_a_run_on_the_sample_says_so(monkeypatch, tmp_path):
@@ -571,7 +616,8 @@ def rows():
 @pytest.mark.parametrize("name", PEERS)
 def test_every_system_is_measured_and_its_mean_is_that_of_its_records(rows, name):
     records = committed(name)
-    assert len(records) >= peers.STUDIES["rungs" if name in peers.RUNGS else "peers"].seeds
+    planned = [study.seeds for study in peers.STUDIES.values() if name in study.recipes]
+    assert len(records) >= max(planned, default=1)
     accuracies = []
     for record in records:
         if "test" in record:

@@ -100,6 +100,7 @@ class RecordedRecipe(_Part):
     validation: Number = 0.0
     patience: int = 0
     dataset: str = "mnist"
+    monitor: str = "accuracy"
 
     @property
     def validates(self) -> bool:
@@ -173,6 +174,9 @@ class Training(Protocol):
     @property
     def dataset(self) -> str: ...
 
+    @property
+    def monitor(self) -> str: ...
+
 
 def images_to_train(recipe: Training, images: int) -> int:
     """The number of training images that are not held out."""
@@ -203,14 +207,18 @@ class Tested:
         return right
 
 
-def best_epoch(history: utils.History) -> int:
-    """The epoch, from 1, with the most correct answers; of equals, the one with the lower loss."""
+def best_epoch(recipe: Training, history: utils.History) -> int:
+    """The epoch, from 1, that is best by what the recipe monitors: the one with the most correct answers and, of equals,
+    with the lower loss, or the one with the lowest loss.
+    """
+    if recipe.monitor == "loss":
+        return 1 + history.test_loss.index(min(history.test_loss))
     return 1 + max(range(len(history)), key=lambda i: (history.test_correct[i], -history.test_loss[i]))
 
 
 def kept_epoch(recipe: Training, history: utils.History) -> int:
     """The epoch, from 1, whose weights are kept: the best on the held-out images if there are any, else the last."""
-    return best_epoch(history) if recipe.validates else len(history)
+    return best_epoch(recipe, history) if recipe.validates else len(history)
 
 
 @dataclass(frozen=True)

@@ -157,8 +157,27 @@ class DeeperLeNet(nn.Sequential):
         )
 
 
+class BatchNormLeNet(DeeperLeNet):
+    """DeeperLeNet with batch norm between each convolution and its ReLU."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        for behind, channels in ((6, 64), (4, 64), (1, 32)):  # from the end, so that the places before stay
+            self.insert(behind, nn.BatchNorm2d(channels))
+
+
+class DeepestLeNet(DeeperLeNet):
+    """DeeperLeNet with a fourth 3x3 convolution before the last pooling; map sizes 28, 26, 13, 11, 9, 7, 3."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.insert(7, nn.Conv2d(64, 64, 3))
+        self.insert(8, nn.ReLU())
+        self[11] = nn.Linear(576, 100)
+
+
 class Stages(nn.Sequential):
-    """Stages of padded 3x3 convolutions, each followed by 2x2 max pooling, then a dense layer: three published sizes.
+    """Stages of padded 3x3 convolutions, each followed by 2x2 max pooling, then a dense layer: published sizes.
 
     widths:     output channels of each convolution, stage by stage
     dense:      units of the dense layer
@@ -189,6 +208,26 @@ class Stages(nn.Sequential):
         layers += [nn.Flatten(), nn.Linear(width_in * side**2, dense), nn.ReLU()]
         layers += [nn.Dropout(dropout)] if dropout else []
         super().__init__(*layers, nn.Linear(dense, CLASSES))
+
+
+class DeeperCNN(nn.Sequential):
+    """The second of three published sizes: two padded 3x3 convolutions before each ReLU, as its author describes it."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            nn.Conv2d(1, 32, 3, padding=1),
+            nn.Conv2d(32, 32, 3, padding=1),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Conv2d(32, 64, 3, padding=1),
+            nn.Conv2d(64, 64, 3, padding=1),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Flatten(),
+            nn.Linear(3_136, 256),
+            nn.ReLU(),
+            nn.Linear(256, CLASSES),
+        )
 
 
 class TwoBranches(nn.Module):

@@ -22,8 +22,10 @@ from lab.runs.fingerprint import fingerprint
 Optimizer = Literal["nesterov", "sgd", "adam", "adadelta"]
 Schedule = Literal["step", "cosine", "one-cycle"]
 DataSet = Literal["mnist", "fashion-mnist"]
+Monitor = Literal["accuracy", "loss"]
 OPTIMIZERS: tuple[str, ...] = get_args(Optimizer)
 SCHEDULES: tuple[str, ...] = get_args(Schedule)
+MONITORS: tuple[str, ...] = get_args(Monitor)
 
 
 @dataclass(frozen=True)
@@ -65,12 +67,14 @@ class Recipe:
     )
     patience: Annotated[int, "stop after this many epochs without a better one; 0: never"] = LATER["patience"]
     dataset: Annotated[DataSet, "what it trains on; both data sets have the same sizes"] = LATER["dataset"]
+    monitor: Annotated[Monitor, "by which the best epoch is chosen, to test it and to stop"] = LATER["monitor"]
 
     def __post_init__(self) -> None:
         for name, value, known in (
             ("optimizer", self.optimizer, OPTIMIZERS),
             ("schedule", self.schedule, SCHEDULES),
             ("dataset", self.dataset, DATASETS),
+            ("monitor", self.monitor, MONITORS),
         ):
             if value not in known:
                 raise ValueError(f"{name} is {value!r}, expected one of {', '.join(known)}")

@@ -98,7 +98,7 @@ def run(
 ) -> Trained:
     """Train a recipe from a seed, and test the weights that it keeps.
 
-    With validation images, a run keeps the weights of the best validation epoch (at equal accuracy, of the lower loss).
+    With validation images, a run keeps the weights of the epoch that is best on them (see `records.best_epoch`).
     Otherwise it keeps those of the last epoch: the test images choose nothing.
 
     After each epoch, `folder` gets `model.pt` (the kept weights, under the recipe's `name`), `resume.pt` (from which an
@@ -164,7 +164,7 @@ def measured_on(recipe: Recipe) -> str:
 
 def is_out_of_patience(recipe: Recipe, history: utils.History) -> bool:
     """Whether the last `patience` epochs brought no better one, so that the run stops early."""
-    return recipe.patience > 0 and len(history) - best_epoch(history) >= recipe.patience
+    return recipe.patience > 0 and len(history) - best_epoch(recipe, history) >= recipe.patience
 
 
 @torch.no_grad()

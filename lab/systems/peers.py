@@ -36,7 +36,7 @@ _RATE = replace(_BATCH_32, learning_rate=5e-4)
 _DEEPER = replace(_RATE, network="DeeperLeNet", bfloat16=True)
 _SGD = replace(_DEEPER, optimizer="sgd", learning_rate=0.001, momentum=0.9)
 
-# Three sizes
+# Three sizes: pixels in [0, 1], and all 30 epochs; their author names early stopping as future work
 _SIZE = Recipe(
     "Stages",
     epochs=30,
@@ -46,11 +46,12 @@ _SIZE = Recipe(
     step_size=5,
     gamma=0.5,
     validation=0.1,
-    patience=5,
+    mean=0.0,
+    std=1.0,
 )
-_SIZE_OPEN = "split, rate, schedule and patience: the last 10 % validate, 0.001, halved each 5 epochs, patience 5"
+_SIZE_OPEN = "split, rate and schedule: the last 10 % validate and choose the epoch, 0.001, halved each 5 epochs"
 
-# Two branches
+# Two branches: the lowest validation loss says when to stop
 _TWO = Recipe(
     "TwoBranches",
     augmentation={"rotation": 10, "shift": 0.1},
@@ -62,8 +63,9 @@ _TWO = Recipe(
     patience=5,
     mean=0.5,
     std=0.5,
+    monitor="loss",
 )
-_TWO_OPEN = "kernels, shift, split and batch (32 or 64): 3x3, 10 % of the side, the last 10 % validate, 64"
+_TWO_OPEN = "kernels, shift, split, patience and batch (32 or 64): 3x3, 10 % of the side, the last 10 %, 5 epochs, 64"
 
 _WEB_APP = Recipe(
     "WebApp",
@@ -113,19 +115,37 @@ VARIANTS: dict[str, Peer] = {
     ),
 }
 
-OTHERS: dict[str, Peer] = {
+# Where the ladder begins, and what its author tried in vain. He also fine-tuned a pretrained AlexNet, whose weights cannot
+# be had here.
+IN_VAIN: dict[str, Peer] = {
+    "lenet_untrained": _rung(replace(_VANILLA, epochs=1, learning_rate=0.0), None),  # no step moves a weight
+    "lenet_batch_8": _rung(replace(_BATCH_32, batch_size=8), None, "which rung it was tried on: that of batches of 32"),
+    "lenet_batch_norm": _rung(
+        replace(_SGD, network="BatchNormLeNet"), None, "where: behind each convolution of the last rung"
+    ),
+    "lenet_still_deeper": _rung(
+        replace(_SGD, network="DeepestLeNet"), None, "how: a fourth 3x3 convolution of 64 channels in the last rung"
+    ),
     "lenet_flip": _rung(replace(_SGD, flip=0.5), None, "which rung it was tried on: the last"),
-    "lenet_rotation_45": _rung(replace(_SGD, augmentation={"rotation": 45}), None, "the same"),
-    "lenet_shift_7": _rung(replace(_SGD, augmentation={"shift": 0.25}), None, "the same"),
+    "lenet_rotation_45": _rung(replace(_SGD, augmentation={"rotation": 45}), None, "as for lenet_flip"),
+    "lenet_shift_7": _rung(replace(_SGD, augmentation={"shift": 0.25}), None, "as for lenet_flip"),
+}
+
+OTHERS: dict[str, Peer] = {
     "simple_cnn": Peer(
         "Three sizes", replace(_SIZE, switches={"widths": [[32], [64]], "dense": 128}), 99.31, left_open=_SIZE_OPEN
     ),
     "deeper_cnn": Peer(
-        "Three sizes",
-        replace(_SIZE, switches={"widths": [[32, 32], [64, 64]], "dense": 256}),
-        99.38,
-        left_open="the same",
+        "Three sizes", replace(_SIZE, network="DeeperCNN", switches={}), 99.38, left_open="as for simple_cnn"
     ),
+    "web_app": Peer(
+        "Web app", _WEB_APP, left_open="batch, rate, shift, scale, shear: 64, 0.001, 10 %, 10 %, 10 degrees"
+    ),
+    "pytorch_example": Peer("pytorch/examples", _EXAMPLE, 99.2),
+}
+
+# More than half an hour a run, on one core
+LARGE: dict[str, Peer] = {
     "mini_vgg": Peer(
         "Three sizes",
         replace(
@@ -138,25 +158,24 @@ OTHERS: dict[str, Peer] = {
             },
         ),
         99.60,
-        left_open="the same",
+        left_open="as for simple_cnn",
     ),
     "two_branches": Peer("Two branches", _TWO, 99.2, left_open=_TWO_OPEN),
     "two_branches_regularized": Peer(
         "Two branches",
         replace(_TWO, switches={"dropout": 0.5}, weight_decay=1e-4),
         99.5,
-        left_open="the same, and the dropout: 0.5",
+        left_open="as for two_branches, and the dropout: 0.5",
     ),
-    "web_app": Peer(
-        "Web app", _WEB_APP, left_open="batch, rate, shift, scale, shear: 64, 0.001, 10 %, 10 %, 10 degrees"
-    ),
-    "pytorch_example": Peer("pytorch/examples", _EXAMPLE, 99.2),
+}
+
+LESSON: dict[str, Peer] = {
     "step1": Peer("This lesson", STEP_1),
     "step2": Peer("This lesson", STEP_2),
     "step3": Peer("This lesson", STEP_3),
 }
 
-PEERS: dict[str, Peer] = RUNGS | VARIANTS | OTHERS
+PEERS: dict[str, Peer] = RUNGS | VARIANTS | IN_VAIN | OTHERS | LARGE | LESSON
 
 
 def _recipes(peers: Mapping[str, Peer]) -> dict[str, Recipe]:
@@ -170,7 +189,14 @@ STUDIES = {
         _recipes(RUNGS | VARIANTS),
         keeps_runs=True,
     ),
-    "peers": Study(
-        "Other published systems, rebuilt, and the lesson's steps beside them", 1, _recipes(OTHERS), keeps_runs=True
+    "in_vain": Study(
+        "Where that ladder begins, and what its author tried in vain: what does each give?",
+        3,
+        _recipes(IN_VAIN),
+        keeps_runs=True,
+    ),
+    "peers": Study("Other published systems, rebuilt: what does each give?", 5, _recipes(OTHERS), keeps_runs=True),
+    "large": Study(
+        "Published systems that train for more than half an hour, rebuilt", 1, _recipes(LARGE), keeps_runs=True
     ),
 }
