@@ -21,6 +21,7 @@ from lab.evidence.tables import table
 from lab.systems.peers import PEERS, Peer
 
 OURS = "step3"  # what the others are held against
+UNTRAINED = "lenet_untrained"
 
 
 @dataclass(frozen=True)
@@ -259,9 +260,10 @@ def as_json() -> str:
 def draw(runs: Mapping[str, Runs]) -> Figure:
     """One row per system, with its parameters: the mean and range of its runs, and its author's claim.
 
-    A single run is drawn hollow, with the interval that the luck of the test images leaves to it.
+    A single run is drawn hollow, with the interval that the luck of the test images leaves to it. The network that was not
+    trained is left out: its accuracy is far to the left of all others.
     """
-    measured = [row for row in rows(runs) if row.runs]
+    measured = [row for row in rows(runs) if row.runs and row.system != UNTRAINED]
     groups = list(dict.fromkeys(row.group for row in measured))
     claims = [row.claim_says for row in measured if row.claim_says]
     missed = claims.count(MISSED)

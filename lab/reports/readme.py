@@ -451,8 +451,8 @@ def _epochs(evidence: Evidence) -> str:
     sentences += [
         f"A rate that halves after each epoch, with lighter augmentation, is faster: after {epochs} epochs, each of {len(fast)}",
         f"fresh seeds is at {min(run.test_accuracy[-1] for run in fast):.2f} % or more, and after each of the last three at",
-        f"{min(min(run.test_accuracy[-3:]) for run in fast):.2f} % or more. In all of the last five, which begin with epoch",
-        f"{epochs - 4}, {consistent} of {len(fast)} are at the target.",
+        f"{min(min(run.test_accuracy[-3:]) for run in fast):.2f} % or more. But the last five begin with epoch {epochs - 4},",
+        f"when the rate is still high: {consistent} of {len(fast)} seeds are consistent.",
     ]
     return _paragraph(*sentences)
 

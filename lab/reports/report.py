@@ -11,7 +11,7 @@ import utils
 from lab.evidence import figures, records, statistics, tables
 from lab.evidence.contrasts import Contrast
 from lab.evidence.places import RECORDS, RESULTS, expect_folder, refuse_evidence
-from lab.reports import compare, errors, readme, tsne
+from lab.reports import compare, errors, planned, readme, tsne
 from lab.reports.compared import elsewhere, has_effects, study_contrasts
 from lab.runs.recipes import STUDIES, Recipe, Study
 from lab.systems.peers import PEERS
@@ -150,6 +150,12 @@ tables is typed. One run is one file, named after the hash of its recipe and its
   answers in the last five epochs are wrong. Student's interval takes the seeds for draws from one bell curve; such a seed is not.
 """
 
+QUESTIONS = """## What was asked before it was run
+
+[The plan](../PLAN.md) says which seeds answer each question, and what would count as a yes. Those seeds had chosen nothing. The tables
+of the planned studies follow.
+"""
+
 NOTES = {
     "consistency": """![The three steps over the epochs, one thin line per seed](steps.png)
 
@@ -226,7 +232,7 @@ AT_THE_END = ("ablation", "epochs", "choice", "rates", "best", "confirm_best", "
 
 
 def _text(studies: Mapping[str, Mapping[str, Runs]], peers: Mapping[str, compare.Runs], count: int) -> str:
-    parts = [HEAD.format(count=count)]
+    parts = [HEAD.format(count=count), QUESTIONS + "\n" + planned.answers(studies) + "\n"]
     for name in [*PLANNED, *(study for study in studies if study not in PLANNED)]:
         recorded = studies.get(name)
         if recorded:
