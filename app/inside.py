@@ -14,7 +14,7 @@ WEIGHTS = "class_weights"
 
 
 class Inside:
-    """The inside of a network, as far as the metadata of its file describes it: `lab/reports/maps.py` writes that.
+    """The inside of a network, as far as the metadata of its file describes it: `lab/for_app/maps.py` writes that.
 
     Nothing is computed, and no memory is used, before the first look.
     """

@@ -362,7 +362,7 @@ def errors(
 def export(checkpoint: Checkpoint, file: Annotated[Path | None, "where to write (app/step3.onnx)"] = None, /) -> None:
     """Write a trained network as ONNX, for the app."""
     from lab.evidence.places import APP_NETWORK
-    from lab.reports.export import export as write
+    from lab.for_app.export import export as write
 
     print(write(checkpoint, file or APP_NETWORK))
 
@@ -370,7 +370,7 @@ def export(checkpoint: Checkpoint, file: Annotated[Path | None, "where to write 
 def calibrate(file: Annotated[Path | None, "a file of `export` (app/step3.onnx)"] = None, /) -> None:
     """Fit the temperature of an exported network, so that its confidence says how often it is right."""
     from lab.evidence.places import APP_NETWORK
-    from lab.reports.calibration import calibrate as fit
+    from lab.for_app.calibration import calibrate as fit
 
     print(fit(file or APP_NETWORK))
 
@@ -378,15 +378,15 @@ def calibrate(file: Annotated[Path | None, "a file of `export` (app/step3.onnx)"
 def doubt(file: Annotated[Path | None, "where to write (app/doubt.onnx)"] = None, /) -> None:
     """Train the app's small network that tells one digit from several and from none."""
     from lab.evidence.places import APP_DOUBT
-    from lab.reports.doubt import doubt as train
+    from lab.for_app.doubt import doubt as train
 
     print(train(file or APP_DOUBT))
 
 
 def drawings(file: Annotated[Path | None, "where to write (lab/results/drawings.json)"] = None, /) -> None:
     """Measure how the app reads drawings and photos of digits, and what it doubts."""
-    from lab.reports.drawings import RESULT
-    from lab.reports.drawings import drawings as measure
+    from lab.for_app.drawings import RESULT
+    from lab.for_app.drawings import drawings as measure
 
     print(measure(file or RESULT))
 

@@ -34,7 +34,7 @@ from app import digit
 from app.network import Network
 from app.server import make_app
 from app.settings import Settings
-from lab.reports.export import FromPixels, export
+from lab.for_app.export import FromPixels, export
 from lab.runs import study
 from lab.runs.recipes import STEP_3, Recipe
 from lab.runs.train import run

@@ -14,10 +14,10 @@ from app import digit
 from app.doubt import SURE, Doubt
 from app.network import Network
 from app.runtime import softmax
-from lab.reports import no_digits
-from lab.reports.calibration import calibration_error, fit_temperature
-from lab.reports.drawings import groups, measure_ways
-from lab.reports.scenes import SCENES
+from lab.for_app import no_digits
+from lab.for_app.calibration import calibration_error, fit_temperature
+from lab.for_app.drawings import groups, measure_ways
+from lab.for_app.scenes import SCENES
 
 STEP3 = REPOSITORY / "app" / "step3.onnx"
 
@@ -227,7 +227,7 @@ def test_half_a_picture_cannot_be_decoded(sample, format):
 
 def test_redrawn_digits_are_predicted_as_well_as_the_originals(sample, network, monkeypatch):
     """300 digits redrawn at random; `python -m lab drawings` does this with MNIST's test images."""
-    monkeypatch.setattr("lab.reports.drawings.DIGITS", 300)
+    monkeypatch.setattr("lab.for_app.drawings.DIGITS", 300)
     accuracy = measure_ways(network, sample[1])
     assert accuracy["prepared"] >= accuracy["plain"] - 1 > 98
     assert accuracy["prepared"] > accuracy["cropped"] + 10 > accuracy["resized"]

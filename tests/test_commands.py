@@ -36,18 +36,11 @@ MAY_IMPORT = {
     "lab.systems": {"lab.systems", "lab.runs", "lab.evidence", "utils", "models"},
     "lab.judging": {"lab.judging", "lab.systems", "lab.runs", "lab.evidence", "utils", "models"},
     "lab.grading": {"lab.grading", "lab.judging", "lab.runs", "lab.evidence", "utils", "models"},
-    "lab.reports": {
-        "lab.reports",
-        "lab.grading",
-        "lab.judging",
-        "lab.systems",
-        "lab.runs",
-        "lab.evidence",
-        "utils",
-        "models",
-    },
+    "lab.for_app": {"lab.for_app", "lab.runs", "lab.evidence", "utils", "models"},
+    "lab.reports": {"lab.reports", "lab.systems", "lab.runs", "lab.evidence", "utils", "models"},
 }
-OF_THE_APP = {"app.digit", "app.doubt", "app.network", "app.picture", "app.runtime"}  # what reports may import
+OF_THE_APP = {"app.digit", "app.doubt", "app.network", "app.picture", "app.runtime"}  # what WITH_THE_APP may import
+WITH_THE_APP = {"lab.for_app", "lab.reports"}
 
 
 @functools.cache
@@ -86,7 +79,7 @@ def upward(trees):
             continue
         allowed = MAY_IMPORT[room(module)]
         for name in imports(tree, trees):
-            if name in OF_THE_APP and room(module) == "lab.reports":
+            if name in OF_THE_APP and room(module) in WITH_THE_APP:
                 continue
             if name.startswith("tests") or room(name) not in allowed:
                 yield f"{module} imports {name}"

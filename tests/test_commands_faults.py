@@ -143,8 +143,8 @@ def stands_still(monkeypatch):
     """Nothing is trained or measured: what is wrong is said before that."""
     for place in (
         "lab.runs.train.utils.fit",
-        "lab.reports.drawings.measure",
-        "lab.reports.export.predict",
+        "lab.for_app.drawings.measure",
+        "lab.for_app.export.predict",
         "lab.reports.errors.predict",
     ):
         monkeypatch.setattr(place, never)

@@ -13,9 +13,9 @@ import utils
 from lab.evidence import places, records
 from lab.evidence.places import APP_NETWORK, RECORDS, RESULTS
 from lab.evidence.records import Extent, shortfall
+from lab.for_app.drawings import RESULT
+from lab.for_app.export import export
 from lab.reports import report
-from lab.reports.drawings import RESULT
-from lab.reports.export import export
 from lab.runs import study
 from lab.runs import train as training
 from lab.runs.recipes import STEP_1, STEP_3, Recipe
@@ -71,8 +71,8 @@ def assert_refused(arguments, why, monkeypatch, capsys):
 
     for place in (
         "lab.runs.study.run",
-        "lab.reports.drawings.measure",
-        "lab.reports.export.predict",
+        "lab.for_app.drawings.measure",
+        "lab.for_app.export.predict",
         "lab.reports.notebooks.nbformat.read",
     ):
         monkeypatch.setattr(place, never)
@@ -104,8 +104,8 @@ def test_a_link_to_the_evidence_is_the_evidence(few, monkeypatch, capsys):
 
 def test_elsewhere_the_sample_may_be_used(few, kept, monkeypatch, capsys):
     before = state()
-    monkeypatch.setattr("lab.reports.drawings.PICTURES", 10)
-    monkeypatch.setattr("lab.reports.drawings.NO_DIGITS", 10)
+    monkeypatch.setattr("lab.for_app.drawings.PICTURES", 10)
+    monkeypatch.setattr("lab.for_app.drawings.NO_DIGITS", 10)
     assert command(monkeypatch, "drawings", "drawings.json") == 0
     assert json.loads(Path("drawings.json").read_text())["ways"]["plain"] > 50
     assert command(monkeypatch, "export", kept, "small.onnx") == 0

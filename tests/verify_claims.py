@@ -22,8 +22,8 @@ from app.network import Network
 from lab.evidence import records, statistics
 from lab.evidence.places import RESULTS
 from lab.evidence.records import record_path
+from lab.for_app.drawings import measure
 from lab.reports.analysis import describe_data
-from lab.reports.drawings import measure
 from lab.runs.recipes import STEP_1, STEP_3
 from lab.runs.study import repeat
 

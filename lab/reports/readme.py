@@ -37,7 +37,7 @@ class Evidence:
     recorded: records.Runs
     bench: Mapping[str, float]
     bench_app: Mapping[str, Any]
-    drawings: Mapping[str, Any]  # by `lab.reports.drawings.measure`
+    drawings: Mapping[str, Any]  # by `lab.for_app.drawings.measure`
     app_network: Mapping[str, Any]  # what the exported network says about itself
 
     def runs(self, study: str, recipe: str) -> Runs:

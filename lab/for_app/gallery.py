@@ -11,7 +11,7 @@ import utils
 from app.network import Network
 from app.picture import read_picture
 from lab.evidence.figures import save
-from lab.reports import drawings
+from lab.for_app import drawings
 
 EXAMPLES = 6
 CELL = 84  # pixels

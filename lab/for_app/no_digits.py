@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib import font_manager
 from PIL import Image, ImageDraw, ImageFont
 
-from lab.reports.scenes import encode, enlarge
+from lab.for_app.scenes import encode, enlarge
 
 PAGE = 280
 BRUSH = 22  # the page's pen, in pixels

@@ -15,9 +15,9 @@ import utils
 from app import digit
 from app.doubt import NONE, ONE, SEVERAL, Doubt
 from lab.evidence.places import APP_DOUBT, expect_folder, refuse_evidence
-from lab.reports import no_digits
-from lab.reports.export import FromPixels, to_onnx
-from lab.reports.scenes import redrawn
+from lab.for_app import no_digits
+from lab.for_app.export import FromPixels, to_onnx
+from lab.for_app.scenes import redrawn
 
 HELD_OUT = 10_000  # of the training images: they choose the threshold
 DOUBTED = 0.006  # share of held-out digits below the threshold

@@ -11,8 +11,8 @@ from torch import nn
 
 import models
 from app.runtime import open_network
-from lab.reports.export import FromPixels, to_onnx
-from lab.reports.maps import WEIGHTS, describe_maps
+from lab.for_app.export import FromPixels, to_onnx
+from lab.for_app.maps import WEIGHTS, describe_maps
 from lab.runs.networks import LeNet, Narrow, Stages, TwoBranches
 
 

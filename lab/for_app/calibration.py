@@ -13,7 +13,7 @@ from app import digit
 from app.network import Network
 from app.runtime import softmax
 from lab.evidence.places import APP_NETWORK, refuse_evidence
-from lab.reports.scenes import SCENES
+from lab.for_app.scenes import SCENES
 
 DRAWINGS = 60  # of each scene
 BINS = 15

@@ -15,9 +15,9 @@ from app import digit
 from app.network import Network, Prediction
 from app.runtime import softmax
 from lab.evidence.places import APP_NETWORK, RESULTS, expect_folder, refuse_evidence
-from lab.reports import no_digits
-from lab.reports.calibration import calibration_error
-from lab.reports.scenes import SCENES, encode, enlarge, redrawn
+from lab.for_app import no_digits
+from lab.for_app.calibration import calibration_error
+from lab.for_app.scenes import SCENES, encode, enlarge, redrawn
 
 RESULT = RESULTS / "drawings.json"
 DIGITS = 2_000  # redrawn, and prepared in each way
@@ -211,7 +211,7 @@ def drawings(file: Path = RESULT) -> str:
 
     Raises ValueError if the file is `lab/results/drawings.json` and the data is not all of MNIST.
     """
-    from lab.reports.gallery import draw_examples  # noqa: PLC0415 (it draws the groups that are made here)
+    from lab.for_app.gallery import draw_examples  # noqa: PLC0415 (it draws the groups that are made here)
 
     refuse_evidence(file, "name a file, `drawings FILE`")
     expect_folder(file.parent)

@@ -14,8 +14,8 @@ import models
 import utils
 from lab.evidence.places import APP_NETWORK, expect_folder, is_evidence, refuse_evidence
 from lab.evidence.records import shortfall
-from lab.reports.calibration import add_temperature
-from lab.reports.maps import describe_maps
+from lab.for_app.calibration import add_temperature
+from lab.for_app.maps import describe_maps
 from lab.runs import datasets
 from lab.runs.checkpoint import Loaded, load_model
 from lab.runs.train import evaluate, predict
