@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import t as student_t
 
 import utils
 from lab.evidence import records
 from lab.evidence.places import RESULTS
 from lab.evidence.records import Factors, load_study
-from lab.evidence.statistics import Difference, Runs, has_collapsed, paired_difference
+from lab.evidence.statistics import Difference, Estimate, Runs, has_collapsed, paired_difference
 
 LEVEL = 0.05  # at most this often, one of several comparisons leaves out zero by luck alone
 MARGIN = 0.05  # points; two recipes that differ by less are taken for equivalent
@@ -144,37 +143,19 @@ def adjust(rows: Mapping[str, Sequence[float] | np.ndarray]) -> dict[str, Contra
     for name, row in rows.items():
         if len(row) < 2:
             raise ValueError(f"{name}: {len(row)} differences, expected at least 2")
-    tests = {name: _Test.of(np.asarray(row)) for name, row in rows.items()}
-    ordered = sorted((name for name in tests if not math.isnan(tests[name].p)), key=lambda name: tests[name].p)
+    return adjust_estimates({name: Estimate.of(row) for name, row in rows.items()})
+
+
+def adjust_estimates(estimates: Mapping[str, Estimate]) -> dict[str, Contrast]:
+    """The same for differences that are estimated otherwise."""
+    p = {name: estimate.p for name, estimate in estimates.items()}
+    ordered = sorted((name for name in p if not math.isnan(p[name])), key=lambda name: p[name])
     found = {}
     adjusted_p, level = 0.0, LEVEL / max(1, len(ordered))
     for place, name in enumerate(ordered):
-        if (
-            adjusted_p < LEVEL
-        ):  # all rows before this one are told from zero, so it shares the level with those after it
+        if adjusted_p < LEVEL:  # all before this one are told from zero, so it shares the level with those after it
             level = LEVEL / (len(ordered) - place)
-        adjusted_p = max(adjusted_p, min(1.0, tests[name].p * (len(ordered) - place)))
-        found[name] = Contrast(tests[name].interval(level), adjusted_p, len(ordered))
-    no_test = {name: Contrast(tests[name].interval(LEVEL), math.nan, len(ordered)) for name in rows}
-    return {name: found.get(name, no_test[name]) for name in rows}
-
-
-class _Test(NamedTuple):
-    """Student's test of one row: is its mean zero?"""
-
-    mean: float
-    error: float  # standard error of the mean
-    freedom: int
-    p: float
-
-    @classmethod
-    def of(cls, row: np.ndarray) -> "_Test":
-        mean, error, freedom = row.mean(), row.std(ddof=1) / math.sqrt(len(row)), len(row) - 1
-        if error == 0:  # all differences are the same
-            return cls(mean, error, freedom, float(mean == 0))
-        return cls(mean, error, freedom, float(2 * student_t.sf(abs(mean) / error, freedom)))
-
-    def interval(self, level: float) -> Difference:
-        """The mean and the interval that misses the truth as often as the level says."""
-        reach = student_t.ppf(1 - level / 2, self.freedom) * self.error
-        return Difference(float(self.mean), float(self.mean - reach), float(self.mean + reach))
+        adjusted_p = max(adjusted_p, min(1.0, p[name] * (len(ordered) - place)))
+        found[name] = Contrast(estimates[name].interval(level), adjusted_p, len(ordered))
+    no_test = {name: Contrast(estimates[name].interval(LEVEL), math.nan, len(ordered)) for name in estimates}
+    return {name: found.get(name, no_test[name]) for name in estimates}

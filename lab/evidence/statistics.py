@@ -1,7 +1,7 @@
 """Statistics over seeds: the runs of one recipe, and the difference between two recipes."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -141,6 +141,32 @@ class Difference(NamedTuple):
         """1 for a gain and -1 for a loss; 0 where the interval contains zero. Without an interval, the mean decides."""
         low, high = (self.low, self.high) if self.has_interval else (self.mean, self.mean)
         return int(low > 0) - int(high < 0)
+
+
+class Estimate(NamedTuple):
+    """An estimated difference in points: its mean, the standard error of that, and its degrees of freedom."""
+
+    mean: float
+    error: float
+    freedom: float
+
+    @classmethod
+    def of(cls, differences: Sequence[float] | np.ndarray) -> "Estimate":
+        """Student's, from differences by seed."""
+        row = np.asarray(differences)
+        return cls(float(row.mean()), float(row.std(ddof=1)) / math.sqrt(len(row)), len(row) - 1)
+
+    @property
+    def p(self) -> float:
+        """How often luck alone puts the mean as far from zero; NaN where a run collapsed."""
+        if self.error == 0:  # all differences are the same
+            return float(self.mean == 0)
+        return float(2 * student_t.sf(abs(self.mean) / self.error, self.freedom))
+
+    def interval(self, level: float = 0.05) -> Difference:
+        """The mean and the interval that misses the truth as often as the level says."""
+        reach = float(student_t.ppf(1 - level / 2, self.freedom)) * self.error
+        return Difference(self.mean, self.mean - reach, self.mean + reach)
 
 
 def paired_difference(after: Runs, before: Runs) -> Difference:
