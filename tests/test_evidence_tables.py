@@ -168,7 +168,8 @@ def test_the_ladder_has_one_row_per_recipe_and_its_change_to_the_one_above():
     skeleton = seeds([9_900] * 5, [9_910] * 5, [9_920] * 5, parameters=6_754)
     capacity = seeds([9_910] * 5, [9_930] * 5, [9_950] * 5)
     lines = tables.ladder_table({"skeleton": skeleton, "capacity": capacity}).splitlines()
-    assert len(lines) == 4  # one comparison needs no adjustment, and no note
+    proved = "consistent, of all seeds at least (one-sided 95 % bound): 1 of 3: 2 %"
+    assert lines[4:] == [proved]  # one comparison needs no adjustment, and no note
     assert lines[1].startswith("seeds 0 1 2  ")
     assert lines[2].split() == ["skeleton", "6,754", "99.10", "99.00", "99.10", "0.60", "0", "of", "3"]
     change = ["+0.20", "(-0.05", "to", "+0.45)"]
@@ -197,7 +198,7 @@ def test_recipes_are_compared_with_one_of_them_from_loss_to_gain():
         "lost": seeds([1_135] * 5, [1_135] * 5, [1_135] * 5),
         "once": seeds([9_990] * 5),
     }
-    *lines, adjusted, note = tables.comparison_table(recipes, "full").splitlines()
+    *lines, proved, adjusted, note = tables.comparison_table(recipes, "full").splitlines()
     rows = [re.split(r" {2,}", line) for line in lines[2:]]
     # 0.1, 0.2, 0.3 points lost; the one seed of "once" makes no pair of differences
     assert rows == [
@@ -206,6 +207,7 @@ def test_recipes_are_compared_with_one_of_them_from_loss_to_gain():
         ["more of it", "7,750", "99.45", "99.40", "99.45", "0.25", "2 of 2", "+0.40 (+0.40 to +0.40)", "different"],
         ["full", "7,750", "99.10", "99.00", "99.10", "0.60", "0 of 3"],
     ]
+    assert proved == "consistent, of all seeds at least (one-sided 95 % bound): 2 of 2: 22 %"
     assert adjusted == "95 % intervals, adjusted for 2 comparisons (Holm)" and note == tables.COLLAPSED_NOTE
 
 

@@ -691,7 +691,7 @@ def test_luck_is_worked_out_as_by_hand(accuracies, claim_runs, reach):
     runs = compare.Runs()
     runs.update(histories(accuracies))
     peer = replace(PEERS["simple_cnn"], claim=99.1, claim_runs=claim_runs)
-    row = compare._row("x", peer, runs, compare.Runs())
+    row = compare._row("x", peer, runs)
     assert row.reach == pytest.approx(reach, rel=1e-3)
     assert row.difference == pytest.approx(np.mean(accuracies) - 99.1)
 
@@ -723,16 +723,29 @@ def test_the_sentence_is_of_the_largest_system_that_can_be_compared_and_the_bett
     runs["step3"] = runs_with([[0, 1], [1, 2]])
     runs["two_branches"], runs["two_branches_regularized"] = runs_with([[1, 5, 6]]), runs_with([[1, 7]])
     runs["mini_vgg"] = runs_with([[3]])
-    difference = crossed_difference(runs["two_branches_regularized"].right, runs["step3"].right)
+    row = next(row for row in compare.rows(runs) if row.system == "two_branches_regularized")
     said = compare.sentence(runs)
-    assert said.startswith("two_branches_regularized has 25,927,246 parameters") and str(difference) in said
+    assert (
+        said.startswith("two_branches_regularized has 25,927,246 parameters") and str(compare.less_step3(row)) in said
+    )
 
 
 def test_two_systems_are_compared_over_runs_and_images_together():
     runs = dict.fromkeys(PEERS, compare.Runs()) | {"step3": runs_with([[0, 1], [1, 2]]), "mini_vgg": runs_with([[1]])}
     row = next(row for row in compare.rows(runs) if row.system == "mini_vgg")
-    assert compare.less_step3(row) == crossed_difference(runs["mini_vgg"].right, runs["step3"].right)
+    assert compare.less_step3(row) == pytest.approx(crossed_difference(runs["mini_vgg"].right, runs["step3"].right))
     assert row.less_step3 == pytest.approx(1.0)
+    assert row.compared == 1 and row.says in {"different", "cannot tell"}
+
+
+def test_intervals_are_adjusted_for_all_systems_and_the_lessons_own_steps_are_none():
+    one = {"step3": runs_with([[0, 1], [1, 2], [3]]), "mini_vgg": runs_with([[1, 4, 5, 6, 7], [4, 5, 6, 7, 8]])}
+    two = one | {"two_branches": one["mini_vgg"], "step2": one["mini_vgg"]}
+    alone, among = (
+        {row.system: row for row in compare.rows(dict.fromkeys(PEERS, compare.Runs()) | runs)} for runs in (one, two)
+    )
+    assert among["mini_vgg"].low < alone["mini_vgg"].low < alone["mini_vgg"].high < among["mini_vgg"].high
+    assert among["two_branches"].compared == 2 and among["step2"].less_step3 is None
 
 
 @pytest.mark.parametrize(("theirs", "ours"), [([], [[0], [1]]), ([[0]], [[1]]), ([[0], [1]], [])])

@@ -1,6 +1,6 @@
 """What is measured over seeds: records, statistics, tables, figures."""
 
-from lab.evidence.contrasts import changes
+from lab.evidence.contrasts import changes, last_epoch, to_one, to_the_row_above
 from lab.evidence.experiment import guess
 from lab.evidence.figures import (
     show_comparison,
@@ -10,7 +10,7 @@ from lab.evidence.figures import (
     show_seeds,
 )
 from lab.evidence.records import load, load_mistakes, load_study, recipes
-from lab.evidence.statistics import over_seeds, paired_difference, place_among
+from lab.evidence.statistics import over_seeds, paired_difference, place_among, share_at_least
 from lab.evidence.tables import comparison_table, ladder_table, seeds_table
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "comparison_table",
     "guess",
     "ladder_table",
+    "last_epoch",
     "load",
     "load_mistakes",
     "load_study",
@@ -26,9 +27,12 @@ __all__ = [
     "place_among",
     "recipes",
     "seeds_table",
+    "share_at_least",
     "show_comparison",
     "show_curves_over_seeds",
     "show_fixed_and_added",
     "show_ladder",
     "show_seeds",
+    "to_one",
+    "to_the_row_above",
 ]

@@ -151,7 +151,15 @@ def _table_over_seeds(
         row = [name, f"{runs.parameters:,}", f"{runs.mean:.2f}", f"{runs.worst:.2f}", f"{runs.last:.2f}"]
         says = [str(changes[name].difference), changes[name].says] if name in changes else ["", ""]
         cells.append([*row, f"{runs.gap:.2f}", f"{runs.consistent} of {runs.seeds}", *says])
-    return "\n".join([table(titles, cells), *_notes_on_changes(changes)])
+    return "\n".join([table(titles, cells), *_notes_on_shares(rows), *_notes_on_changes(changes)])
+
+
+def _notes_on_shares(rows: Mapping[str, Runs]) -> list[str]:
+    """The line below a table that says what each of its "k of n" proves."""
+    together = [over_seeds(records) for records in rows.values()]
+    counts = sorted({(one.consistent, one.seeds) for one in together if one.consistent}, reverse=True)
+    proved = [f"{count} of {seeds}: {100 * share_at_least(count, seeds):.0f} %" for count, seeds in counts]
+    return [f"consistent, of all seeds at least (one-sided 95 % bound): {', '.join(proved)}"] if proved else []
 
 
 def _notes_on_changes(changes: Mapping[str, Contrast]) -> list[str]:

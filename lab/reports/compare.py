@@ -13,12 +13,12 @@ from scipy.stats import t as student_t
 
 import utils
 from lab.evidence import records, statistics
-from lab.evidence.contrasts import CANNOT_TELL
-from lab.evidence.crossed import crossed_difference
+from lab.evidence.contrasts import CANNOT_TELL, Contrast, adjust_estimates
+from lab.evidence.crossed import crossed_estimate
 from lab.evidence.places import RECORDS, refuse_evidence
 from lab.evidence.records import Tested
 from lab.evidence.tables import table
-from lab.systems.peers import PEERS, Peer
+from lab.systems.peers import LESSON, PEERS, Peer
 
 OURS = "step3"  # what the others are held against
 UNTRAINED = "lenet_untrained"
@@ -31,8 +31,9 @@ class Row:
 
     `difference` is mean - claim, `reach` how far luck alone may put it to either side, `claim_says` what follows of the
     claim: "met", "missed" or "cannot tell"; None where there is no claim. `less_step3` is the accuracy less that of Step
-    3 in points, with its 95 % interval over runs and test images from `low` to `high`; None where mistakes are not
-    recorded, or of one run on either side only.
+    3 in points, over the runs whose mistakes are recorded (`compared` of the system's), with its 95 % interval over runs
+    and test images from `low` to `high`, and `says` what that says: all are adjusted for the systems that are compared.
+    They are None for the lesson's own steps, where mistakes are not recorded, and where they are of one run on either side.
     """
 
     system: str
@@ -50,6 +51,8 @@ class Row:
     less_step3: float | None = None
     low: float | None = None
     high: float | None = None
+    says: str | None = None
+    compared: int = 0
 
 
 class Runs(dict[int, utils.History]):
@@ -112,10 +115,29 @@ def mistakes(runs: Mapping[str, Runs]) -> dict[str, Tested]:
 
 def rows(runs: Mapping[str, Runs]) -> list[Row]:
     """One row of the comparison per system."""
-    return [_row(name, PEERS[name], one, runs[OURS]) for name, one in runs.items()]
+    differences = _less_step3(runs)
+    both = []
+    for name, one in runs.items():
+        row = _row(name, PEERS[name], one)
+        if name in differences:
+            less, says = differences[name].difference, differences[name].says
+            row = replace(row, less_step3=less.mean, low=less.low, high=less.high, says=says, compared=len(one.tested))
+        both.append(row)
+    return both
 
 
-def _row(name: str, peer: Peer, runs: Runs, ours: Runs) -> Row:
+def _less_step3(runs: Mapping[str, Runs]) -> dict[str, Contrast]:
+    """Each published system less Step 3, adjusted for all of them; the lesson's own steps are compared seed by seed, elsewhere."""
+    ours = runs[OURS].tested
+    estimates = {
+        name: crossed_estimate(one.right, runs[OURS].right)
+        for name, one in runs.items()
+        if name not in LESSON and one.tested and ours and len(one.tested) + len(ours) > 2
+    }
+    return adjust_estimates(estimates)
+
+
+def _row(name: str, peer: Peer, runs: Runs) -> Row:
     row = Row(system=name, group=peer.system, parameters=peer.recipe.parameters, runs=len(runs))
     if peer.claim is not None:
         row = replace(row, claim=peer.claim, claim_runs=peer.claim_runs)
@@ -124,9 +146,6 @@ def _row(name: str, peer: Peer, runs: Runs, ours: Runs) -> Row:
     std = float(np.std(runs.accuracies, ddof=1)) if len(runs) > 1 else None
     seconds = [second for run in runs.values() for second in run.seconds]
     row = replace(row, mean=runs.mean, std=std, seconds_per_epoch=float(np.median(seconds)))
-    if name != OURS and runs.tested and ours.tested and len(runs.tested) + len(ours.tested) > 2:
-        less = crossed_difference(runs.right, ours.right)
-        row = replace(row, less_step3=less.mean, low=less.low, high=less.high)
     if peer.claim is None:
         return row
     difference, reach = runs.mean - peer.claim, _reach(runs.mean, std, len(runs), peer.claim_runs)
@@ -192,7 +211,15 @@ def reasons(rows: Sequence[Row]) -> list[str]:
     return [f"{row.system} misses its claim: {PEERS[row.system].why}" for row in rows if row.claim_says == MISSED]
 
 
-SIZE_TITLES = ("system", "parameters", "times ours", "wrong of 10,000", f"accuracy, less that of {OURS}")
+SIZE_TITLES = (
+    "system",
+    "parameters",
+    "times ours",
+    "wrong of\n10,000",
+    "runs\ncompared",
+    f"accuracy,\nless that of {OURS}",
+    "says",
+)
 
 
 def by_size(runs: Mapping[str, Runs]) -> list[list[str]]:
@@ -205,7 +232,9 @@ def by_size(runs: Mapping[str, Runs]) -> list[list[str]]:
             f"{row.parameters:,}",
             f"{row.parameters / ours.parameters:,.1f}" if ours else "",
             f"{100 * (100 - runs[row.system].mean):.0f}",
+            str(row.compared or ""),
             str(less_step3(row) or ""),
+            row.says or "",
         ]
         for row in measured
     ]
@@ -220,7 +249,7 @@ def sentence(runs: Mapping[str, Runs]) -> str:
     largest = max(compared, key=lambda row: (row.parameters, row.mean or 0.0))
     return (
         f"{largest.system} has {largest.parameters:,} parameters, {largest.parameters / ours.parameters:,.0f} times the "
-        f"{ours.parameters:,} of {OURS}; its accuracy less that of {OURS} is {less_step3(largest)} points."
+        f"{ours.parameters:,} of {OURS}; its accuracy less that of {OURS} is {less_step3(largest)} points: {largest.says}."
     )
 
 
@@ -230,7 +259,7 @@ def text() -> str:
     runs = recorded()
     both = rows(runs)
     parts = [table(TITLES, [cells(row) for row in both]), "\n".join(reasons(both)), LEGEND]
-    return "\n\n".join([*parts, table(SIZE_TITLES, by_size(runs)), SIZE_LEGEND, sentence(runs)])
+    return "\n\n".join([*parts, table(SIZE_TITLES, by_size(runs)), size_legend(runs), sentence(runs)])
 
 
 def _refuse() -> None:
@@ -238,12 +267,16 @@ def _refuse() -> None:
 
 
 LEGEND = f"""claim and mean in percent of the 10,000 test images, with the weights of the best validation epoch, or of the
-last where all 60,000 images train; std over runs; 'luck' is how far seeds alone may put our mean from the claim, either
-way, in 95 of 100 cases: 'missed' if that interval lies below zero, 'met' if it lies above -{SLACK} points; seconds per
-epoch on one core, training and measuring."""
+last where all 60,000 images train; std over runs; 'luck' is how far the luck of the seeds, or of the test images where we
+have one run, may put our mean from the claim, either way, in 95 of 100 cases: 'missed' if that interval lies below zero,
+'met' if it lies above -{SLACK} points; seconds per epoch on one core, training and measuring."""
 
-SIZE_LEGEND = f"""the difference to {OURS}, this lesson's last step, is that of the runs whose mistakes are recorded, in points,
-with a 95 % interval over seeds and test images together. One run on either side has none."""
+
+def size_legend(runs: Mapping[str, Runs]) -> str:
+    """What the table of sizes has in its last columns."""
+    compared = [row for row in rows(runs) if row.compared]
+    return f"""the difference to {OURS}, this lesson's last step, is in points, over the runs whose mistakes are recorded: {len(runs[OURS].tested)} of
+{OURS}. Its 95 % interval covers other seeds and other test images, and is adjusted for all {len(compared)} systems."""
 
 
 def as_json() -> str:

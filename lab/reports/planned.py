@@ -56,7 +56,7 @@ class Question:
 
 QUESTIONS = (
     Question("Is Step 3 consistent?", "hundred", "step3", consistent=100, mean=99.53),
-    Question("Is a network below 3,000 parameters?", "confirm_size", "silu", consistent=20),
+    Question("Is a network with fewer than 3,000 parameters?", "confirm_size", "silu", consistent=20),
     Question("Is the one of 3,982 parameters?", "confirm_size", "3982_parameters", consistent=19),
     Question("How high below 8,000 parameters?", "confirm_best", "each_epoch", mean=99.60),
     Question("Are seven epochs enough?", "confirm_fast", "7_epochs_lighter", consistent=10),

@@ -152,8 +152,8 @@ tables is typed. One run is one file, named after the hash of its recipe and its
 
 QUESTIONS = """## What was asked before it was run
 
-[The plan](../PLAN.md) says which seeds answer each question, and what would count as a yes. Those seeds had chosen nothing. The tables
-of the planned studies follow.
+[The plan](../PLAN.md) says which seeds answer each question, and what would count as a yes. Seeds from 20 on had chosen nothing. The
+tables of the planned studies follow.
 """
 
 NOTES = {
@@ -162,8 +162,9 @@ NOTES = {
 ![The last five epochs of each seed of Step 3](seeds.png)""",
     "ladder": """![From Model_1 to Step 3: every seed of every row](ladder.png)
 
-Each row builds on the row above; three of them change two things at once, and the records cannot tell which of the two made the
-difference. *Fully connected* takes away the 3x3 convolution before the average pooling and puts a fully connected layer behind it.
+Each row builds on the row above; some of them change two things at once, and the records cannot tell which of the two made the
+difference. *Pool at 5* also enlarges the last kernel, and *GAP* puts a smaller convolution and an average in its place, global average
+pooling. *Fully connected* takes away the 3x3 convolution before the average pooling and puts a fully connected layer behind it.
 *Separable* replaces whole convolutions by separable ones and spends what that saves on more channels. *Schedule* lets the rate fall
 by `StepLR` and also starts at 0.2 in place of 0.05; `rates`, above, takes the two apart.
 
@@ -184,17 +185,17 @@ the last row is Step 3 itself. Five seeds do not rank neighboring sizes: look at
 Step 3's three rates, and its plain images at the last of them, in proportion. *At the end* is the last epoch alone. A run of eight
 epochs is the first eight of a run of nine, since their rates fall and their plain images begin after the same epochs. A run of seven
 would therefore end where these are after their seventh.""",
-    "choice": """Each recipe was trained on the first 50,000 training images and measured on the last 10,000; no test image was used. These
-runs chose Step 2's dropout, the separable convolutions and Step 3's training; others of this kind chose the frontier's network with
-its lighter augmentation. The dozens of runs of the search itself are not kept.
+    "choice": """Each recipe was trained on the first 50,000 training images and measured on the last 10,000; no test image was used. Runs
+of this kind chose Step 2's dropout, the separable convolutions, Step 3's schedule, augmentation and plain epochs, and the frontier's
+network with its lighter augmentation; the dozens of runs of that search are not kept.
 
-The rate, the weight decay and the place of the pooling were first taken from probes on test images, before there were held-out runs.
-These rows choose them again, without: where nothing here is better than Step 3 by more than luck (see *chosen*), the choice stands.
-Test images still had a say in two places. Of several networks that were alike on the held-out images, Step 3's was kept when some had
-been tested. The frontier's size of 4,920 parameters was added when the five seeds of 4,534 were known.
+Test images had a say in four places. Early probes set the rate, the weight decay and the place of the pooling, before there were
+held-out runs; these rows choose them again, without, and where nothing is better than Step 3 by more than luck (see *chosen*), the
+choice stands. Of several networks that were alike on the held-out images, Step 3's widths were kept when some had been tested. The
+frontier's size of 4,920 parameters was added when the five seeds of 4,534 were known.
 
-*Step 1*, *step 2*, *dropout 0.05*, *whole convolutions* and *float32* are those older runs. All other rows are
-[planned](../PLAN.md), and change one thing of Step 3.""",
+*Step 1*, *step 2*, *dropout 0.05*, *whole convolutions* and *float32* are older runs. All other rows are [planned](../PLAN.md), and
+change one setting of Step 3; *later pooling* also narrows the early layers, to stay within the budget.""",
     "hundred": """Seeds 0 to 99, as far as they are recorded; seeds 20 to 99 had never been run when [the plan](../PLAN.md) was written. It asks
 for 100 of 100, and for a mean of at least 99.53.""",
     "chosen": """Held-out images, as in `choice`, and seeds 3 to 9. [The plan](../PLAN.md) says: if the interval of one of the two lies above
@@ -218,7 +219,7 @@ that.""",
 held-out images, and this one has the highest worst epoch. [The plan](../PLAN.md) asks for 20 of 20. *3982 parameters* was the
 smallest network of `frontier` that was consistent for every seed: was that luck? The plan asks for at least 19 of 20.""",
     "confirm_fast": """The winner of `fast`, on test images. [The plan](../PLAN.md) asks for 10 of 10. Every seed misses in the third
-and the fourth epoch, with which the last five begin: there, the rate is still high. Its last three are another matter (*at the end*).""",
+and the fourth epoch, with which the last five begin: there, the rate is still high. *At the end* is the last epoch alone.""",
 }
 
 
@@ -390,7 +391,7 @@ def _peers(peers: Mapping[str, compare.Runs]) -> str:
         f"\nHere, {compare.LEGEND}",
         "\n### What do parameters buy?\n",
         tables.markdown(compare.SIZE_TITLES, compare.by_size(peers)),
-        f"\nHere, {compare.SIZE_LEGEND} {compare.sentence(peers)}",
+        f"\nHere, {compare.size_legend(peers)} {compare.sentence(peers)}",
         PICTURES,
         tables.markdown(["system", "left open: taken"], left_open),
     ]
