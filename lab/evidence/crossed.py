@@ -4,6 +4,7 @@ A run's accuracy depends on its seed, and on which images happen to be in the te
 effects: the answer of run r to image i is a mean, plus an effect of the run, plus one of the image, plus a rest.
 """
 
+import itertools
 import math
 from typing import NamedTuple
 
@@ -71,3 +72,15 @@ def crossed_estimate(ours: np.ndarray, others: np.ndarray) -> Estimate:
     uncertain = of_runs[0] ** 2 / spread.freedom + of_runs[1] ** 2 / other.freedom
     freedom = variance**2 / uncertain if uncertain else math.inf  # all runs are as accurate: only the images scatter
     return Estimate(100 * float(by_image.mean()), 100 * math.sqrt(variance), freedom)
+
+
+def told_apart(right: np.ndarray) -> tuple[int, int]:
+    """For how many ways to part one system's runs in two groups, of two runs or more, the interval leaves out zero: a check,
+    since all are draws of one system. Returns that number and the number of ways.
+
+    right: bool, of shape (runs, images)
+    """
+    runs = set(range(len(right)))
+    parts = [set(part) for size in range(2, len(runs) // 2 + 1) for part in itertools.combinations(runs, size)]
+    signs = [crossed_difference(right[sorted(part)], right[sorted(runs - part)]).sign for part in parts]
+    return sum(sign != 0 for sign in signs), len(signs)

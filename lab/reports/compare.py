@@ -14,7 +14,7 @@ from scipy.stats import t as student_t
 import utils
 from lab.evidence import records, statistics
 from lab.evidence.contrasts import CANNOT_TELL, Contrast, adjust_estimates
-from lab.evidence.crossed import crossed_estimate
+from lab.evidence.crossed import crossed_estimate, told_apart
 from lab.evidence.places import RECORDS, refuse_evidence
 from lab.evidence.records import Tested
 from lab.evidence.tables import table
@@ -238,6 +238,19 @@ def by_size(runs: Mapping[str, Runs]) -> list[list[str]]:
         ]
         for row in measured
     ]
+
+
+PARTED = 5  # runs of one system
+
+
+def check(runs: Mapping[str, Runs]) -> str:
+    """How often the interval errs, on parts of one system's own runs: of the systems with five runs, which part in ten ways."""
+    parted = [told_apart(one.right) for one in runs.values() if len(one.tested) == PARTED]
+    told, ways = (sum(counts) for counts in zip(*parted)) if parted else (0, 0)
+    return (
+        f"As a check, the {PARTED} runs of one system are compared with each other, two against three: of {ways} such pairs of "
+        f"{len(parted)} systems, the interval, unadjusted, leaves out zero for {told}."
+    )
 
 
 def sentence(runs: Mapping[str, Runs]) -> str:

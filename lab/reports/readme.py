@@ -130,8 +130,13 @@ def _at_least(count: int, of: int) -> str:
 
 
 def _share(count: int, of: int) -> str:
-    """So many of so many seeds, with that bound if there are any."""
+    """So many of so many, with that bound if there are any."""
     return f"{count} of {of}" + (f" ({_at_least(count, of)})" if count else "")
+
+
+def _seeds(count: int, of: int) -> str:
+    """The same in a sentence."""
+    return f"{count} of {of} seeds" + (f" ({_at_least(count, of)} of all)" if count else "")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -149,10 +154,10 @@ def _result(evidence: Evidence) -> str:
     minutes = [_minutes(evidence.runs("consistency", f"step{step}")) for step in STEPS]
     return _paragraph(
         f"Step 3 meets it with {step3.parameters:,} parameters for {_all_or(step3.consistent, step3.seeds)} recorded",
-        f"seeds. {_all_or(fresh.consistent, fresh.seeds).capitalize()} of these chose nothing, which proves that",
-        f"{_at_least(fresh.consistent, fresh.seeds)} of all seeds do (one-sided 95 % bound).",
-        f"Training takes {minutes[0]:.1f}, {minutes[1]:.1f} and {minutes[2]:.1f} minutes for Steps 1, 2 and 3 (median over",
-        "seeds, on one core of an AMD EPYC server).",
+        f"seeds. Of the {fresh.seeds} that had no part in any choice, {_all_or(fresh.consistent, fresh.seeds)} do: this proves",
+        f"{_at_least(fresh.consistent, fresh.seeds)} of all seeds (one-sided 95 % bound).",
+        f"Training takes {minutes[0]:.1f}, {minutes[1]:.1f} and {minutes[2]:.1f} minutes for Steps 1, 2 and 3 on one server",
+        "core.",
     )
 
 
@@ -256,7 +261,7 @@ def _machines(evidence: Evidence) -> str:
     counts = " and ".join(f"{precisions.count(name)} in {name}" for name in sorted(set(precisions)))
     return _paragraph(
         f"All {len(histories)} records were made on server processors ({', '.join(processors)}), {counts};",
-        f"no laptop and no GPU is among them. They come from {len(versions)} versions of PyTorch:",
+        "no laptop and no GPU is among them. By version of PyTorch:",
         f"{', '.join(f'{releases.count(version)} from {version}' for version in versions)}.",
     )
 
@@ -403,7 +408,8 @@ def _systems(evidence: Evidence) -> str:
         row = rows[name]
         difference = compare.less_step3(row) or ""
         claim = "" if row.claim is None else f"{row.claim:.2f}"
-        lines.append([f"`{name}`", f"{row.parameters:,}", claim, f"{row.mean:.2f}", row.runs, difference])
+        mean = "" if row.mean is None else f"{row.mean:.2f}"
+        lines.append([f"`{name}`", f"{row.parameters:,}", claim, mean, row.runs, difference])
     titles = ["system", "parameters", "claimed %", "measured %", "runs"]
     return _table([*titles, "difference from Step 3, points"], lines)
 
@@ -444,12 +450,12 @@ def _frontier(evidence: Evidence) -> str:
     sizes = [over_seeds(evidence.runs("frontier", recipe)) for recipe in STUDIES["frontier"].recipes]
     smallest = over_seeds(evidence.runs("frontier", _smallest(evidence)))
     sentences = [
-        f"**How small?** {smallest.parameters:,} parameters meet the verdict for {_share(smallest.seeds, smallest.seeds)} seeds.",
+        f"**How small?** {smallest.parameters:,} parameters meet the verdict for {_seeds(smallest.seeds, smallest.seeds)}.",
         f"Their last five epochs are at {smallest.mean:.2f} % on average and at {smallest.worst:.2f} % in the worst case.",
         f"But this is the smallest of {len(sizes)} sizes that passed, so luck may have chosen it.",
     ]
     sentences += [
-        f"A larger network with {size.parameters:,} meets it for {_share(size.consistent, size.seeds)}: so few seeds"
+        f"A larger network with {size.parameters:,} meets it for {_seeds(size.consistent, size.seeds)}: so few seeds"
         " do not rank neighboring sizes."
         for size in sizes
         if size.parameters > smallest.parameters and size.consistent < size.seeds
@@ -467,21 +473,21 @@ def _epochs(evidence: Evidence) -> str:
     one_before = min(run.test_accuracy[-2] for run in runs[fewest].values())
     sentences = [
         f"**How fast?** With {fewest} epochs instead of {STEP_3.epochs}, Step 3 ends at {min(end):.2f} % or more for",
-        f"{_share(len(end), len(end))} seeds, at {statistics.mean(end):.2f} % on average; one epoch earlier, no seed is below",
+        f"{_seeds(len(end), len(end))}, at {statistics.mean(end):.2f} % on average; one epoch earlier, no seed is below",
         f"{one_before:.2f} %.",
     ]
     for epochs in sorted(ends):
         if epochs < fewest:
             above = sum(percent >= target for percent in ends[epochs])
-            sentences.append(f"With {epochs} epochs, {_share(above, len(ends[epochs]))} end at {target:.1f} % or more.")
+            sentences.append(f"With {epochs} epochs, {_seeds(above, len(ends[epochs]))} end at {target:.1f} % or more.")
     fast = list(evidence.runs("confirm_fast", "7_epochs_lighter").values())
     epochs, consistent = len(fast[0]), sum(min(run.last_five) >= target for run in fast)
     calm = sum(min(run.test_accuracy[-3:]) >= target for run in fast)
     sentences += [
         f"Are {epochs} epochs enough for the verdict, with a rate that halves after each, lighter augmentation and fresh seeds?",
-        f"No: {_share(consistent, len(fast))} are consistent, since the last five epochs begin with epoch {epochs - 4}, when the",
+        f"No: {_seeds(consistent, len(fast))} are consistent, since the last five epochs begin with epoch {epochs - 4}, when the",
         "rate is still high. Looked at afterwards, which the plan did not ask for,",
-        f"{_share(calm, len(fast))} are at {target:.1f} % or more after each of the last three.",
+        f"{_seeds(calm, len(fast))} are at {target:.1f} % or more after each of the last three.",
     ]
     return _paragraph(*sentences)
 

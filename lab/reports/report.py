@@ -391,7 +391,7 @@ def _peers(peers: Mapping[str, compare.Runs]) -> str:
         f"\nHere, {compare.LEGEND}",
         "\n### What do parameters buy?\n",
         tables.markdown(compare.SIZE_TITLES, compare.by_size(peers)),
-        f"\nHere, {compare.size_legend(peers)} {compare.sentence(peers)}",
+        f"\nHere, {compare.size_legend(peers)} {compare.check(peers)} {compare.sentence(peers)}",
         PICTURES,
         tables.markdown(["system", "left open: taken"], left_open),
     ]
