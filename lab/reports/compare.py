@@ -166,7 +166,7 @@ def claim_says(difference: float, reach: float) -> str:
 
 
 def _reach(mean: float, std: float | None, runs: int, claim_runs: int) -> float:
-    """How far apart, in points, our mean and a claim may lie by the luck of the seeds alone, in 95 of 100 cases.
+    """How far apart, in points, our mean and a claim may lie by luck alone, in 95 of 100 cases.
 
     The claim's runs are taken to spread as ours do; for a single run of ours, a standard error of the test images stands
     in for the spread.
@@ -231,7 +231,7 @@ def by_size(runs: Mapping[str, Runs]) -> list[list[str]]:
             row.system,
             f"{row.parameters:,}",
             f"{row.parameters / ours.parameters:,.1f}" if ours else "",
-            f"{100 * (100 - runs[row.system].mean):.0f}",
+            f"{100 * (100 - runs[row.system].mean):,.0f}",
             str(row.compared or ""),
             str(less_step3(row) or ""),
             row.says or "",

@@ -460,6 +460,12 @@ def _frontier(evidence: Evidence) -> str:
         for size in sizes
         if size.parameters > smallest.parameters and size.consistent < size.seeds
     ]
+    below = over_seeds(evidence.runs("confirm_size", "silu"))
+    sentences.append(
+        f"Below 3,000 parameters, the best of {len(STUDIES['small'].recipes)} held-out recipes has {below.parameters:,}, and"
+        f" {_seeds(below.consistent, below.seeds)} that had chosen nothing are consistent: the plan asks for"
+        f" {STUDIES['confirm_size'].seeds} of {STUDIES['confirm_size'].seeds}, so its answer is no."
+    )
     return _paragraph(*sentences)
 
 
