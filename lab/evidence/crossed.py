@@ -78,7 +78,7 @@ def told_apart(right: np.ndarray) -> tuple[int, int]:
     """For how many ways to part one system's runs in two groups, of two runs or more, the interval leaves out zero: a check,
     since all are draws of one system. Returns that number and the number of ways.
 
-    right: bool, of shape (runs, images)
+    right: bool, of shape (runs, images), of an odd number of runs: of an even one, halves would count twice
     """
     runs = set(range(len(right)))
     parts = [set(part) for size in range(2, len(runs) // 2 + 1) for part in itertools.combinations(runs, size)]

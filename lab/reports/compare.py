@@ -33,7 +33,7 @@ class Row:
     claim: "met", "missed" or "cannot tell"; None where there is no claim. `less_step3` is the accuracy less that of Step
     3 in points, over the runs whose mistakes are recorded (`compared` of the system's), with its 95 % interval over runs
     and test images from `low` to `high`, and `says` what that says: all are adjusted for the systems that are compared.
-    They are None for the lesson's own steps, where mistakes are not recorded, and where they are of one run on either side.
+    They are None for the lesson's own steps, where mistakes are not recorded, and where each side has only one run with them.
     """
 
     system: str
@@ -288,8 +288,9 @@ have one run, may put our mean from the claim, either way, in 95 of 100 cases: '
 def size_legend(runs: Mapping[str, Runs]) -> str:
     """What the table of sizes has in its last columns."""
     compared = [row for row in rows(runs) if row.compared]
-    return f"""the difference to {OURS}, this lesson's last step, is in points, over the runs whose mistakes are recorded: {len(runs[OURS].tested)} of
-{OURS}. Its 95 % interval covers other seeds and other test images, and is adjusted for all {len(compared)} systems."""
+    return f"""the difference from {OURS}, this lesson's last step, is in points, over the runs whose mistakes are recorded: {len(runs[OURS].tested)} of
+{OURS}. Its 95 % interval covers other seeds and other test images, and is adjusted for all {len(compared)} systems. The
+lesson's own steps are compared seed by seed, in the study `ladder`."""
 
 
 def as_json() -> str:

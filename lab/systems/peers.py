@@ -65,8 +65,8 @@ _TWO = Recipe(
     std=0.5,
 )
 _TWO_OPEN = (
-    "kernels, shift, split and batch (32 or 64): 3x3, 10 % of the side, the last 10 % validate, 64. Not left open, but"
-    " different here until it is run: the author stops on the validation loss, we on the accuracy"
+    "kernels, shift, split and batch (32 or 64): 3x3, 10 % of the side, the last 10 % validate, 64. The"
+    " author stops on the validation loss; these runs stop on the accuracy"
 )
 
 _WEB_APP = Recipe(
