@@ -54,7 +54,7 @@ def test_the_questions_are_those_of_the_plan():
 
 def test_the_table_has_what_is_recorded_and_its_bound():
     table = planned.answers({"confirm_fast": {"7_epochs_lighter": seeds(*[GOOD] * 10)}})
-    assert "| Are seven epochs enough? | 10 of 10 consistent | 10 of 10 consistent (at least 74 % of all), mean 99.50 | yes |" in table
+    assert "| 10 of 10 consistent | 10 of 10 consistent (at least 74 % of all), mean 99.50 | yes |" in table
     assert (
         "| Is Step 3 consistent? | 100 of 100 consistent, mean at least 99.53 |  | open: 100 of 100 seeds to run |"
         in table
