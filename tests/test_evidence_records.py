@@ -20,6 +20,7 @@ from lab.runs import study
 from lab.runs import train as training
 from lab.runs.recipes import STEP_1, STEP_3, Recipe
 from lab.runs.train import run
+from lab.systems.peers import PEERS
 
 SMALL = Recipe("LeNet", epochs=2, batch_size=50, learning_rate=0.02, optimizer="adam")
 
@@ -170,7 +171,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def one_with_test():
-    return next(path for path in sorted(RECORDS.iterdir()) if "test" in json.loads(path.read_text()))
+    return RECORDS / f"{PEERS['lenet_5_rate_5e-4'].recipe.hash}.seed0.json"
 
 
 def spoil(*keys, by=None):
