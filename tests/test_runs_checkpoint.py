@@ -554,3 +554,14 @@ def test_a_short_run_does_not_go_on_as_a_whole_one(few, monkeypatch):
     short_run(monkeypatch, replace(LENET, epochs=5), Path("a"))
     with pytest.raises(ValueError, match="has a run with short True, where False is asked for"):
         run(replace(LENET, epochs=5), seed=0, show=False, folder=Path("a"))
+
+
+def test_a_run_from_before_a_field_was_added_is_still_the_same_run():
+    here = checkpoint.description(LENET, 3)
+    checkpoint.expect_same_run(Path("older"), {what: value for what, value in here.items() if what != "monitor"}, here)
+    with pytest.raises(ValueError, match="older has a run with monitor 'accuracy', where 'loss' is asked for"):
+        checkpoint.expect_same_run(
+            Path("older"),
+            {what: value for what, value in here.items() if what != "monitor"},
+            checkpoint.description(replace(LENET, monitor="loss"), 3),
+        )

@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 import utils
-from lab.evidence.records import Extent, extent
+from lab.evidence.records import LATER, Extent, extent
 from lab.runs.recipes import Recipe
 
 
@@ -60,7 +60,11 @@ def description(recipe: Recipe, seed: int, model: nn.Module | None = None, **dat
 
 
 def expect_same_run(place: Path, there: Mapping[str, Any], here: Mapping[str, Any]) -> None:
-    """Raise ValueError, naming what differs, if what is at `place` is of another run than this one."""
+    """Raise ValueError, naming what differs, if what is at `place` is of another run than this one.
+
+    A field that is younger than the run had its default.
+    """
+    there = {**LATER, **there}
     for what, value in here.items():
         if there.get(what) != value:
             raise ValueError(
