@@ -281,7 +281,14 @@ def _make_upsert(insert: postgresql.Insert | sqlite.Insert) -> postgresql.Insert
 
 
 def _set_up_sqlite(connection: sqlite3.Connection, record: object) -> None:
-    connection.execute("PRAGMA journal_mode=WAL")  # readers do not wait for writers
+    for patience in (*[0.02] * 50, 0):  # SQLite does not wait by itself while another connection changes this
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")  # readers do not wait for writers
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or not patience:
+                raise
+            time.sleep(patience)
 
 
 def _summarize(total: int, counts: Sequence[tuple[int, int, int, float]]) -> dict[str, object]:
