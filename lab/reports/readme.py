@@ -125,17 +125,17 @@ def _all_or(count: int, of: int) -> str:
 
 
 def _at_least(count: int, of: int) -> str:
-    """The share of all seeds that this many of so many prove: the exact one-sided 95 % bound."""
+    """What `count` consistent seeds `of` those that ran prove of all seeds: the exact one-sided 95 % bound."""
     return f"at least {100 * share_at_least(count, of):.0f} %"
 
 
 def _share(count: int, of: int) -> str:
-    """So many of so many, with that bound if there are any."""
+    """The count in a table, such as "3 of 5 (at least 19 %)"."""
     return f"{count} of {of}" + (f" ({_at_least(count, of)})" if count else "")
 
 
 def _seeds(count: int, of: int) -> str:
-    """The same in a sentence."""
+    """The count in a sentence, such as "3 of 5 seeds (at least 19 % of all)"."""
     return f"{count} of {of} seeds" + (f" ({_at_least(count, of)} of all)" if count else "")
 
 
