@@ -306,13 +306,19 @@ def test_what_cannot_be_measured_is_stopped(sandbox, folder):
             os.chdir(os.environ["HOME"])
             for _ in range(1100):
                 os.mkdir(name)
-                os.open(name, os.O_RDONLY)
-                os.fchdir(3)
-                os.close(3)
+                inner = os.open(name, os.O_RDONLY)
+                os.fchdir(inner)
+                os.close(inner)
         time.sleep(9)
     """
     outcome = run(sandbox, code, folder)
-    assert outcome.stopped == "stopped: it made unreadable folders, or more than 32 within each other"
+    assert outcome.stopped == "stopped: it made unreadable folders, or more than 32 within each other", outcome
+    assert not list(folder.iterdir())
+
+
+def test_folders_too_deep_are_named_even_if_nobody_looked_while_they_were_made(sandbox, folder):
+    outcome = run(sandbox, "import os; os.makedirs(34 * 'a/')", folder)
+    assert outcome.stopped == "stopped: it made unreadable folders, or more than 32 within each other", outcome
     assert not list(folder.iterdir())
 
 

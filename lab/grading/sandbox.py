@@ -143,8 +143,9 @@ class Sandbox:
             stopped = watcher.watch()
         finally:
             watcher.end()
+            passed = watcher.passed_at_the_end()
             _leave_plain_files(folder, owner)
-        stopped = stopped or watcher.passed_at_the_end()
+        stopped = stopped or passed
         code = None if stopped else process.returncode
         return Outcome(code, stopped, watcher.output.text(), watcher.used)
 
