@@ -132,11 +132,7 @@ def changes(study: str, folder: str | Path = RESULTS) -> dict[str, Contrast]:
 
 
 def adjust(rows: Mapping[str, Sequence[float] | np.ndarray]) -> dict[str, Contrast]:
-    """The mean of each row of differences, with Student's interval and p-value, adjusted for all rows by Holm's procedure.
-
-    The smallest p-value is multiplied by the number of rows, the next by one less, and so on, and none is below the one
-    before. Each interval has the level at which the procedure tests its row. A row with a NaN is no test, and counts for
-    none. S. Holm, "A simple sequentially rejective multiple test procedure", Scandinavian Journal of Statistics 6, 1979.
+    """The mean of each row of differences, with Student's interval and p-value, adjusted as `adjust_estimates` does it.
 
     Raises ValueError for a row with fewer than two differences.
     """
@@ -147,7 +143,14 @@ def adjust(rows: Mapping[str, Sequence[float] | np.ndarray]) -> dict[str, Contra
 
 
 def adjust_estimates(estimates: Mapping[str, Estimate]) -> dict[str, Contrast]:
-    """The same for differences that are estimated otherwise."""
+    """Each estimate with its interval and p-value, adjusted for all of them by Holm's procedure.
+
+    The smallest p-value is multiplied by the number of estimates, the next by one less, and so on, and none is below the
+    one before. Each interval has the level at which the procedure tests its estimate. One that is NaN is no test, and
+    counts for none.
+
+    S. Holm, "A simple sequentially rejective multiple test procedure", Scandinavian Journal of Statistics 6, 1979.
+    """
     p = {name: estimate.p for name, estimate in estimates.items()}
     ordered = sorted((name for name in p if not math.isnan(p[name])), key=lambda name: p[name])
     found = {}

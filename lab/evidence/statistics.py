@@ -178,12 +178,10 @@ def paired_difference(after: Runs, before: Runs) -> Difference:
     seeds = sorted(after.keys() & before.keys())
     if len(seeds) < 2:
         raise ValueError(f"{len(seeds)} seeds in common, expected at least 2")
-    differences = np.array([after[seed].mean_last_five - before[seed].mean_last_five for seed in seeds])
-    mean, standard_error = differences.mean(), differences.std(ddof=1) / math.sqrt(len(seeds))
-    reach = student_t.ppf(0.975, len(seeds) - 1) * standard_error
+    estimate = Estimate.of([after[seed].mean_last_five - before[seed].mean_last_five for seed in seeds])
     if any(has_collapsed(runs[seed]) for runs in (after, before) for seed in seeds):
-        reach = math.nan
-    return Difference(float(mean), float(mean - reach), float(mean + reach))
+        estimate = estimate._replace(error=math.nan)
+    return estimate.interval()
 
 
 def unpaired_difference(after: Runs, before: Runs) -> Difference:
@@ -196,8 +194,6 @@ def unpaired_difference(after: Runs, before: Runs) -> Difference:
         raise ValueError(f"{len(sides[0])} and {len(sides[1])} runs, expected at least 2 on each side")
     of_means = [np.var(side, ddof=1) / len(side) for side in sides]  # the variances of the two means
     freedom = sum(of_means) ** 2 / sum(one**2 / (len(side) - 1) for one, side in zip(of_means, sides))
-    reach = student_t.ppf(0.975, freedom) * math.sqrt(sum(of_means))
-    if any(has_collapsed(run) for runs in (after, before) for run in runs.values()):
-        reach = math.nan
-    mean = np.mean(sides[0]) - np.mean(sides[1])
-    return Difference(float(mean), float(mean - reach), float(mean + reach))
+    collapsed = any(has_collapsed(run) for runs in (after, before) for run in runs.values())
+    error = math.nan if collapsed else math.sqrt(sum(of_means))
+    return Estimate(float(np.mean(sides[0]) - np.mean(sides[1])), error, float(freedom)).interval()

@@ -60,6 +60,11 @@ def _are_numbers(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> list[b
 # ---------------------------------------------------------------------------------------------------------------------
 
 
+def at_least_share(consistent: int, seeds: int) -> str:
+    """What a count of seeds proves of all seeds, such as "at least 55 %" for 5 of 5. Raises as `share_at_least`."""
+    return f"at least {100 * share_at_least(consistent, seeds):.0f} %"
+
+
 def seeds_table(records: Runs, images: str = "test") -> str:
     """One row per seed: the last five epochs, their mean and worst, the gap between train and test, the verdict.
 
@@ -88,9 +93,9 @@ def _notes_on_seeds(records: Runs) -> list[str]:
     together, images = over_seeds(records), next(iter(records.values())).test_images
     proved = []
     if together.seeds > 1 and together.consistent:
-        share = 100 * share_at_least(together.consistent, together.seeds)
         proved.append(
-            f"{together.consistent} of {together.seeds} consistent: so are at least {share:.0f} % of all seeds (one-sided 95 % bound)"
+            f"{together.consistent} of {together.seeds} consistent:"
+            f" so are {at_least_share(together.consistent, together.seeds)} of all seeds (one-sided 95 % bound)"
         )
     if together.collapsed:
         collapsed = f"{together.collapsed} of {together.seeds} seeds collapsed, wrong on more than half of the images"

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import utils
 from lab.evidence import tables
-from lab.evidence.statistics import over_seeds, share_at_least
+from lab.evidence.statistics import over_seeds
 from lab.runs.recipes import STUDIES
 
 Runs = Mapping[int, utils.History]  # by seed
@@ -39,13 +39,15 @@ class Question:
         if not runs:
             return ""
         together = over_seeds(runs)
-        bound = share_at_least(together.consistent, together.seeds)
-        at_least = f" (at least {100 * bound:.0f} % of all)" if together.consistent else ""
-        return f"{together.consistent} of {together.seeds} consistent{at_least}, mean {together.mean:.2f}"
+        count = f"{together.consistent} of {together.seeds} consistent"
+        if together.consistent:
+            count += f" ({tables.at_least_share(together.consistent, together.seeds)} of all)"
+        return f"{count}, mean {together.mean:.2f}"
 
     def answer(self, runs: Runs) -> str:
-        """Yes, no, or how many of the seeds are still to run; no as soon as no further
-        seed can save the count; the mean is judged when all have run.
+        """Yes, no, or how many of the seeds are still to run.
+
+        It is no as soon as the seeds to come cannot save the count; the mean is judged when all have run.
         """
         missing = self.seeds - len(runs)
         together = over_seeds(runs) if runs else None

@@ -17,7 +17,8 @@ from lab.evidence import odds, records
 from lab.evidence.contrasts import Contrast
 from lab.evidence.figures import PUBLISHED
 from lab.evidence.places import APP_NETWORK, RECORDS, RESULTS, refuse_evidence
-from lab.evidence.statistics import OverSeeds, over_seeds, share_at_least, standard_error
+from lab.evidence.statistics import OverSeeds, over_seeds, standard_error
+from lab.evidence.tables import at_least_share
 from lab.reports import compare, planned
 from lab.reports.compared import study_contrasts
 from lab.runs.recipes import STEP_2, STEP_3, STUDIES, Recipe
@@ -124,19 +125,14 @@ def _all_or(count: int, of: int) -> str:
     return f"all {of}" if count == of else f"{count} of {of}"
 
 
-def _at_least(count: int, of: int) -> str:
-    """What `count` consistent seeds `of` those that ran prove of all seeds: the exact one-sided 95 % bound."""
-    return f"at least {100 * share_at_least(count, of):.0f} %"
-
-
 def _share(count: int, of: int) -> str:
     """The count in a table, such as "3 of 5 (at least 19 %)"."""
-    return f"{count} of {of}" + (f" ({_at_least(count, of)})" if count else "")
+    return f"{count} of {of}" + (f" ({at_least_share(count, of)})" if count else "")
 
 
 def _seeds(count: int, of: int) -> str:
     """The count in a sentence, such as "3 of 5 seeds (at least 19 % of all)"."""
-    return f"{count} of {of} seeds" + (f" ({_at_least(count, of)} of all)" if count else "")
+    return f"{count} of {of} seeds" + (f" ({at_least_share(count, of)} of all)" if count else "")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -148,7 +144,7 @@ FRESH = STUDIES["confirm_best"].first  # from this seed on, no run had a say in 
 
 
 def _share_of_fresh(fresh: OverSeeds) -> str:
-    bound = f"{_at_least(fresh.consistent, fresh.seeds)} of all seeds do (one-sided 95 % bound)."
+    bound = f"{at_least_share(fresh.consistent, fresh.seeds)} of all seeds do (one-sided 95 % bound)."
     if fresh.consistent == fresh.seeds:
         return f"The {fresh.seeds} that had no part in any choice prove that {bound}"
     return f"Of the {fresh.seeds} that had no part in any choice, {fresh.consistent} do, which proves that {bound}"
@@ -388,7 +384,7 @@ def _default_seeds() -> str:
         f"4 of 5 in {passes[4, 5]} %. The price is false refusals: one that is consistent for {100 * odds.GOOD:.0f} % of its",
         f"seeds fails in {refused[0]} % of cases. So after exactly one miss, run {seeds} more seeds, and accept if these are",
         f"all consistent: then {_percent(odds.chance(twice, odds.BAD))} % are falsely accepted and {refused[1]} % falsely",
-        f"refused. Even {seeds} of {seeds} does not mean every seed: it proves that {_at_least(seeds, seeds)} of them are.",
+        f"refused. Even {seeds} of {seeds} does not mean every seed: it proves that {at_least_share(seeds, seeds)} of them are.",
     )
 
 

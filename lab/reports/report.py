@@ -296,8 +296,7 @@ def _share(together: statistics.OverSeeds) -> str:
     """How many seeds are consistent, and at least how large that makes their share."""
     if not together.consistent:
         return "0"
-    low = 100 * statistics.share_at_least(together.consistent, together.seeds)
-    return f"{together.consistent} (at least {low:.0f} %)"
+    return f"{together.consistent} ({tables.at_least_share(together.consistent, together.seeds)})"
 
 
 def _cells(change: tuple[str, Contrast] | None) -> list[str]:
