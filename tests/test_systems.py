@@ -481,6 +481,13 @@ def test_overlap_is_the_one_counted_by_hand():
     assert shared.shared == [[3, 2, 1], [2, 2, 1], [1, 1, 1]]
     assert shared.by_all == [3]
     assert "wrong for all of them: 1 test images, 3\n" in errors.describe_errors(networks_tested)
+    title = errors.show_overlap(networks_tested).axes[0].get_title()
+    assert title.startswith("c makes the fewest mistakes, 1; each other network shares 1 of them\n")
+    del networks_tested["c"]
+    title = errors.show_overlap(networks_tested).axes[0].get_title()
+    assert title.startswith("b makes the fewest mistakes, 2; each other network shares 2 of them\n")
+    alone = errors.show_overlap({"a": networks_tested["a"]}).axes[0].get_title()
+    assert alone == "in each cell, how many mistakes of the row's network the column's makes too"
 
 
 def test_the_commonest_pairs_are_counted():

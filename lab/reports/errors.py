@@ -89,9 +89,20 @@ def show_overlap(tested: Mapping[str, Tested]) -> Figure:
         )
     axes.set_xticks(range(len(tested)), tested, rotation=45, ha="right")
     axes.set_yticks(range(len(tested)), tested)
-    axes.set_title("Mistakes of the row's network that the column's makes too", fontsize=10)
+    axes.set_title(_overlap_title(list(tested), shared), fontsize=10)
     plt.close(figure)
     return figure
+
+
+def _overlap_title(names: Sequence[str], shared: np.ndarray) -> str:
+    """What to see: how many of the best network's mistakes another one makes too."""
+    cells = "in each cell, how many mistakes of the row's network the column's makes too"
+    best = int(np.diag(shared).argmin())
+    others = np.delete(shared[best], best)
+    if not len(others):
+        return cells
+    counts = f"{others.min()} to {others.max()}" if others.min() < others.max() else f"{others.min()}"
+    return f"{names[best]} makes the fewest mistakes, {shared[best, best]}; each other network shares {counts} of them\n{cells}"
 
 
 def show_wrong(digits: utils.Digits, tested: Mapping[str, Tested], title: str, count: int = SHOWN) -> Figure:
