@@ -131,8 +131,8 @@ def test_every_number_of_an_answer_is_in_an_output_of_that_answer():
             (said if cell.cell_type == "markdown" else shown).append(cell.source)
             shown += [output.text for output in cell.get("outputs", [])]
     for heading, (said, shown) in answers.items():
-        claimed = re.findall(r"\d[\d,]*\.\d+|\d+,\d{3}", re.sub(HEADING, "", "\n".join(said)))
-        known = test_notebooks.GIVEN | set(re.findall(r"\d[\d,]*\.?\d*", "\n".join(shown)))
+        claimed = test_notebooks.numbers(re.sub(HEADING, "", "\n".join(said)))
+        known = test_notebooks.GIVEN | set(test_notebooks.NUMBER.findall("\n".join(shown)))
         assert len(claimed) >= 3, heading
         assert [number for number in claimed if number not in known] == [], heading
 

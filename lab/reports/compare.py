@@ -222,6 +222,11 @@ SIZE_TITLES = (
 )
 
 
+def _times(ratio: float) -> str:
+    """Three digits are enough."""
+    return f"{ratio:,.0f}" if ratio >= 100 else f"{ratio:.1f}"
+
+
 def by_size(runs: Mapping[str, Runs]) -> list[list[str]]:
     """What parameters buy: systems from small to large, their mistakes, and their difference to Step 3."""
     measured = sorted((row for row in rows(runs) if row.runs), key=lambda row: row.parameters)
@@ -230,7 +235,7 @@ def by_size(runs: Mapping[str, Runs]) -> list[list[str]]:
         [
             row.system,
             f"{row.parameters:,}",
-            f"{row.parameters / ours.parameters:,.1f}" if ours else "",
+            _times(row.parameters / ours.parameters) if ours else "",
             f"{100 * (100 - runs[row.system].mean):,.0f}",
             str(row.compared or ""),
             str(less_step3(row) or ""),
@@ -261,7 +266,7 @@ def sentence(runs: Mapping[str, Runs]) -> str:
         return ""
     largest = max(compared, key=lambda row: (row.parameters, row.mean or 0.0))
     return (
-        f"{largest.system} has {largest.parameters:,} parameters, {largest.parameters / ours.parameters:,.0f} times the "
+        f"{largest.system} has {largest.parameters:,} parameters, {_times(largest.parameters / ours.parameters)} times the "
         f"{ours.parameters:,} of {OURS}; its accuracy less that of {OURS} is {less_step3(largest)} points: {largest.says}."
     )
 
