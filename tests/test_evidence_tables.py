@@ -38,6 +38,13 @@ def test_a_table_in_markdown_has_titles_on_one_line_and_escapes_what_ends_a_cell
     ]
 
 
+def test_names_and_sentences_that_begin_with_a_digit_are_words():
+    rows = [["9 epochs", "20 (at least 86 %)", "20 of 20 consistent"], ["4534_parameters", "3", "no"]]
+    assert tables.markdown(("", "consistent", "asked"), rows).splitlines()[1] == "| --- | ---: | --- |"
+    seeds = [["1", "99.50"], ["2", ""], ["all", "9.4"]]
+    assert tables.markdown(("seed", "%"), seeds).splitlines()[1] == "| ---: | ---: |"
+
+
 def test_a_table_without_rows_has_its_titles():
     assert tables.table(("one", "two"), []) == "one  two"
     assert tables.markdown(("one", "two"), []) == "| one | two |\n| --- | --- |"

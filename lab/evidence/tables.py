@@ -49,10 +49,18 @@ def _expect_cells(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def _are_numbers(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> list[bool]:
-    """Which columns hold numbers: most of the filled cells begin with a digit or a sign and a digit."""
+    """Which columns hold numbers: most of the filled cells begin with a digit, or a sign and a digit, and are no sentence.
+
+    The first column names the rows, as "9 epochs" does: there, a number has no letters.
+    """
     columns = zip(*rows) if rows else [()] * len(titles)
-    begins = [[bool(re.match(r"[+-]?\d", cell)) for cell in column if cell] for column in columns]
-    return [2 * sum(one) > len(one) for one in begins]
+    found = []
+    for place, column in enumerate(columns):
+        filled = [cell for cell in column if cell]
+        letters = 12 if place else 0  # "20 (at least 86 %)" has seven
+        numbers = [cell for cell in filled if re.match(r"[+-]?\d", cell) and sum(map(str.isalpha, cell)) <= letters]
+        found.append(2 * len(numbers) > len(filled))
+    return found
 
 
 # ---------------------------------------------------------------------------------------------------------------------
