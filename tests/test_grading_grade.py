@@ -394,6 +394,9 @@ def test_a_network_that_knows_the_answers_runs_only_where_it_is_trusted_and_is_f
     grade = graded({"table": source}, trust=" table,")["table"]
     assert why(grade) == ["before training it is right on 100.0 % of the test images: it knows them from elsewhere"]
     assert grade.results[0].test_correct == [200]
+    assert grade.cells()["isolation"].endswith(", trusted: its own code trained and answered")
+    usual = graded({"usual": NET}, trust="usual")["usual"]  # it can be recorded, so nothing of it had to be trusted
+    assert "trusted" not in usual.cells()["isolation"] and why(usual) == []
 
 
 def test_code_runs_without_its_words_and_keeps_its_lines():

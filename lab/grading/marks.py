@@ -222,7 +222,7 @@ class Grade:
             in_short(self.submission.code),
             low,
             high,
-            ", ".join(dict.fromkeys(result.isolation for result in self.results)),
+            ", ".join(dict.fromkeys(_isolation(result) for result in self.results)),
         ]
         return dict(zip(COLUMNS, cells, strict=True))
 
@@ -240,6 +240,11 @@ class Grade:
         if "consistent" in words and "seeds" in words:
             words["consistent"] += f" of {words['seeds']}"
         return [(name, words[name], found) for name, found in rows.items() if name in words]
+
+
+def _isolation(result: Result) -> str:
+    """What kept its code from the rest of the machine; and whether its code was let in where the images are."""
+    return result.isolation + ", trusted: its own code trained and answered" * result.trusted
 
 
 def difference(ours: Runs, theirs: Runs) -> Difference:
