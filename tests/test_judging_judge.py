@@ -233,7 +233,7 @@ def test_step_3s_recorded_runs_differ_from_step_3_by_nothing():
     one = Card(look(STEP_3.make_network, "Model_2"), STEP_3, "step3", trials, {})
     to_step3 = one.to_step3()
     assert to_step3.difference == (0, 0, 0) and to_step3.seeds == [0, 1, 2]
-    assert to_step3.says == "cannot tell them apart"
+    assert to_step3.says == "equivalent, to within 0.05 points"
     mistakes = one.mistakes()
     assert len(mistakes.shared) == len(mistakes.wrong) == mistakes.of_step3 and not mistakes.own
     assert "consistent   3 of 3 seeds; so between 29 and 100 % of all seeds are (exact 95 % interval)" in str(one)

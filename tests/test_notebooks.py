@@ -15,7 +15,7 @@ from nbclient.exceptions import CellExecutionError
 
 import models
 import utils
-from lab.evidence import records, statistics
+from lab.evidence import contrasts, records, statistics
 from lab.evidence.places import RESULTS
 from lab.runs.recipes import STUDIES
 from tests.short_kernel import write_startup
@@ -168,9 +168,9 @@ def test_the_notebook_shows_the_recorded_run_of_its_seed(step):
 
 
 # What the text may say without a run having shown it: the targets, the sizes of MNIST, of its sample and of its held-out part,
-# the luck of which images are tested, and how many labels five annotators did not confirm (see lab/README.md).
+# the luck of which images are tested, the margin of "equivalent", and how many labels five annotators did not confirm (see lab/README.md).
 GIVEN = {"5,000", "8,000", "9,940", "99.4", "99.40", "99.50", "10,000", "50,000", "70,000", "55", "15", "95"}
-GIVEN |= {"99.5", f"{statistics.standard_error(99.5, 10_000):.2f}", "0.30"}
+GIVEN |= {"99.5", f"{contrasts.MARGIN}", f"{statistics.standard_error(99.5, 10_000):.2f}", "0.30"}
 NUMBER = re.compile(r"(?<![\w.])\d+(?:,\d{3})*(?:\.\d+)?")
 
 

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 import utils
 from lab.evidence import figures, records, statistics
+from lab.evidence.contrasts import MARGIN
 from lab.evidence.records import TEST_IMAGES, Tested
 from lab.evidence.statistics import Difference
 from lab.evidence.tables import seeds_table
@@ -56,10 +57,13 @@ class ToStep3:
 
     @property
     def says(self) -> str:
-        """Whether the interval tells the two apart."""
-        if not self.difference or not self.difference.has_interval or self.difference.sign == 0:
+        """Whether the interval tells the two apart; it is one comparison, so nothing is adjusted."""
+        if not self.difference or not self.difference.has_interval:
             return "cannot tell them apart"
-        return "better than Step 3" if self.difference.sign > 0 else "worse than Step 3"
+        if self.difference.sign:
+            return "better than Step 3" if self.difference.sign > 0 else "worse than Step 3"
+        within = self.difference.low >= -MARGIN and self.difference.high <= MARGIN
+        return f"equivalent, to within {MARGIN} points" if within else "cannot tell them apart"
 
 
 @dataclass(frozen=True)

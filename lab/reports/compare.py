@@ -253,8 +253,8 @@ def check(runs: Mapping[str, Runs]) -> str:
     parted = [told_apart(one.right) for one in runs.values() if len(one.tested) == PARTED]
     told, ways = (sum(counts) for counts in zip(*parted)) if parted else (0, 0)
     return (
-        f"As a check, the {PARTED} runs of one system are compared with each other, two against three: of {ways} such pairs of "
-        f"{len(parted)} systems, the interval, unadjusted, leaves out zero for {told}."
+        f"As a check, each system's own {PARTED} runs are split, two against three: for {told} of {ways} such splits, over "
+        f"{len(parted)} systems, the unadjusted interval leaves out zero."
     )
 
 
@@ -285,9 +285,10 @@ def _refuse() -> None:
 
 
 LEGEND = f"""claim and mean in percent of the 10,000 test images, with the weights of the best validation epoch, or of the
-last where all 60,000 images train; std over runs; 'luck' is how far the luck of the seeds, or of the test images where we
-have one run, may put our mean from the claim, either way, in 95 of 100 cases: 'missed' if that interval lies below zero,
-'met' if it lies above -{SLACK} points; seconds per epoch on one core, training and measuring."""
+last where all 60,000 images train; std over runs; 'luck' is how far chance alone may put our mean from the claim, either
+way, in 95 of 100 cases: that of the seeds, or of the test images where we have one run. A claim is 'missed' if the
+interval of mean - claim lies below zero, 'met' if it lies above -{SLACK} points; each is judged by itself, not adjusted
+for the number of claims. Seconds per epoch on one core, training and measuring."""
 
 
 def size_legend(runs: Mapping[str, Runs]) -> str:
@@ -341,7 +342,7 @@ def draw(runs: Mapping[str, Runs]) -> Figure:
     axes.grid(axis="x", alpha=0.3)
     axes.set(
         xlabel="test accuracy, percent: mean and range of our runs",
-        title=f"{missed} of {len(claims)} claims missed by more than luck: measured and claimed",
+        title=f"Measured and claimed: {missed} of {len(claims)} claims missed, each judged by itself",
     )
     figure.legend(loc="outside lower center", ncols=4, fontsize=8)
     plt.close(figure)

@@ -35,13 +35,16 @@ class Question:
         return count + (f", mean at least {self.mean:.2f}" if self.mean else "")
 
     def measured(self, runs: Runs) -> str:
-        """What is recorded so far."""
+        """What is recorded so far; the bound is that of the seeds which chose nothing."""
         if not runs:
             return ""
         together = over_seeds(runs)
+        fresh = over_seeds({seed: run for seed, run in runs.items() if seed >= FRESH} or runs)
         count = f"{together.consistent} of {together.seeds} consistent"
-        if together.consistent:
-            count += f" ({tables.at_least_share(together.consistent, together.seeds)} of all)"
+        if fresh.seeds < together.seeds:
+            count += f", {fresh.consistent} of the {fresh.seeds} that chose nothing"
+        if fresh.consistent:
+            count += f" ({tables.at_least_share(fresh.consistent, fresh.seeds)} of all)"
         return f"{count}, mean {together.mean:.2f}"
 
     def answer(self, runs: Runs) -> str:
@@ -58,11 +61,13 @@ class Question:
         return "yes" if together.mean >= self.mean else "no"
 
 
+FRESH = STUDIES["confirm_best"].first  # from this seed on, no run had a say in any choice
+
 QUESTIONS = (
     Question("Is Step 3 consistent?", "hundred", "step3", consistent=100, mean=99.53),
     Question("Is the best network with fewer than 3,000 parameters consistent?", "confirm_size", "silu", consistent=20),
     Question(
-        "Is the network with 3,982 parameters consistent, or was that luck?",
+        "Is the network with 3,982 parameters consistent on fresh seeds?",
         "confirm_size",
         "3982_parameters",
         consistent=19,

@@ -143,17 +143,17 @@ tables is typed. One run is one file, named after the hash of its recipe and its
   95 % bound of the share of all seeds.
 - A difference is paired, seed by seed, over the seeds that both rows have, and followed by Student's 95 % interval, adjusted by
   Holm's procedure for all differences of its table; *p* is adjusted alike. The interval covers the luck of the seed. It does not
-  cover the luck of which 10,000 images are tested: one standard error at 99.5 % is 0.07 points, though most of it cancels where two
-  networks see the same images.
+  cover the luck of which 10,000 images are tested: one standard error at 99.5 % is 0.07 points, though a part of it cancels where
+  two networks see the same images.
 - It says *different* if the interval leaves out zero, *equivalent* if it lies within 0.05 points of zero, else *cannot tell*.
-- *Collapsed* in place of an interval: in one of the two rows, a seed learned nothing, which means that more than half of its
-  answers in the last five epochs are wrong. Student's interval takes the seeds for draws from one bell curve; such a seed is not.
+- *Collapsed* in place of an interval: in one of the two rows, a seed learned nothing: more than half of its answers in the last
+  five epochs are wrong. Student's interval assumes that all seeds are drawn from one bell curve; such a seed is not.
 """
 
 QUESTIONS = """## What was asked before it was run
 
 [The plan](../PLAN.md) says which seeds answer each question, and what would count as a yes. Seeds from 20 on had chosen nothing;
-Step 3's first twenty had helped to choose it. The tables of the planned studies follow.
+Step 3's first twenty had run already, and had helped to choose it. The tables of the planned studies follow.
 """
 
 NOTES = {
@@ -182,22 +182,23 @@ The networks are Model_2 with a separable second convolution (`lab/runs/networks
 the last row is Step 3 itself. Five seeds do not rank neighboring sizes: look at the spread.""",
     "epochs": """![Accuracy over the epochs, by the number of epochs](epochs.png)
 
-Step 3's three rates, and its plain images at the last of them, in proportion. *At the end* is the last epoch alone. A run of eight
-epochs is the first eight of a run of nine, since their rates fall and their plain images begin after the same epochs. A run of seven
-would therefore end where these are after their seventh.""",
+Each run has Step 3's three rates, shortened in proportion, and plain images at the last of them. *At the end* is the last epoch
+alone. A run of eight epochs is the first eight of a run of nine, since their rates fall and their plain images begin after the
+same epochs. A run of seven would therefore end where these are after their seventh.""",
     "choice": """Each recipe was trained on the first 50,000 training images and measured on the last 10,000; no test image was used. Runs
 of this kind chose Step 2's dropout, the separable convolutions, Step 3's schedule, augmentation and plain epochs, and the frontier's
 network with its lighter augmentation; the dozens of runs of that search are not kept.
 
 Test images had a say in five choices. Early probes set the rate, the weight decay and the place of the pooling, before there were
-held-out runs. These rows repeat those choices without test images; where none is better than Step 3 by more than luck (see *chosen*),
-the choice stands. Of several networks that were alike on the held-out images, Step 3's widths were kept when some had been tested. The
-frontier's size of 4,920 parameters was added when the five seeds of 4,534 were known.
+held-out runs. These rows repeat those choices without test images; where none is better than Step 3 by more than luck (see
+*chosen*), the choice stands. Several networks were alike on the held-out images; Step 3's widths were kept after some of these
+had been tested. The frontier's 4,920 parameters were added after the five seeds of 4,534 were known.
 
-*Step 1*, *step 2*, *dropout 0.05*, *whole convolutions* and *float32* are older runs. All other rows are [planned](../PLAN.md), and
-change one setting of Step 3; *later pooling* also narrows the early layers, to stay within the budget.""",
-    "hundred": """Seeds 0 to 99, as far as they are recorded; seeds 20 to 99 had never been run when [the plan](../PLAN.md) was written. It asks
-for 100 of 100, and for a mean of at least 99.53.""",
+*Step 1*, *step 2*, *dropout 0.05*, *whole convolutions* and *float32* are older runs. All other rows are [planned](../PLAN.md),
+and change one thing of Step 3; *later pooling* also narrows the early layers, to stay within the budget.""",
+    "hundred": """Seeds 0 to 99, as far as they are recorded. Seeds 0 to 19 had run before [the plan](../PLAN.md) was written, and
+had helped to choose Step 3: the bound is optimistic. Seeds 20 to 99 had never been run. The plan asks for 100 of 100, and for a mean of
+at least 99.53.""",
     "chosen": """Held-out images, as in `choice`, and seeds 3 to 9. [The plan](../PLAN.md) says: if the interval of one of the two lies above
 zero here, Step 3 becomes that recipe.""",
     "fashion": """![The ladder's changes on MNIST and on Fashion-MNIST](fashion.png)
@@ -205,19 +206,20 @@ zero here, Step 3 becomes that recipe.""",
 Ten kinds of clothes in place of ten digits, with the recipes of `ladder` as they are: its normalization, its rates and its
 augmentation were chosen for digits, and 99.40 % is no target here.""",
     "rates": """*Falling 0.2* is Step 3, *constant 0.05* has the rate of Steps 1 and 2. *One cycle* rises to 0.2 and falls again, once per epoch.
-*At the end* is the last epoch alone. An effect is averaged over both settings of the other thing; the interaction says how much more
-the fall brings at the higher rate.""",
+*At the end* is the last epoch alone. An effect is averaged over both settings of the other factor; the interaction says how much
+more the fall brings at the higher rate.""",
     "small": """Held-out images, as in `choice`. *Narrow* is the network of `frontier`; *one mix* uses the same 1x1 weights in all of its last
-layers, *one block* the same 3x3 weights too; *one mix each epoch* to *one mix lighter* are how *one mix* is trained. The [second
-round](../PLAN.md) changes *narrow* in other ways: *shuffled* mixes within two groups of channels and is wider, *attention* scales each
-map by what the means of neighboring maps say, *silu* has another activation.""",
+layers, *one block* the same 3x3 weights too; the rows from *one mix each epoch* to *one mix lighter* train *one mix* in other
+ways. The [second round](../PLAN.md) changes *narrow* in other ways: *shuffled* mixes within two groups of channels and is wider,
+*attention* scales each map by a factor that is computed from the means of neighboring maps, *silu* has another activation.""",
     "best": """Held-out images, as in `choice`. *Each epoch* is Step 3 with `StepLR(step_size=1, gamma=0.72)`; the other rows change one thing of
 that.""",
     "fast": """Held-out images, as in `choice`. The rate starts at 0.2 and is halved after each epoch, or times 0.4 in six epochs.""",
     "confirm_best": """The winner of `best`, on test images, as far as it is recorded. [The plan](../PLAN.md) asks for a mean of at least 99.60.""",
-    "confirm_size": """On test images, as far as they are recorded. *Silu* goes on from `small`: none of its recipes is consistent on the
-held-out images, and this one has the highest worst epoch. [The plan](../PLAN.md) asks for 20 of 20. *3982 parameters* was the
-smallest network of `frontier` that was consistent for every seed: was that luck? The plan asks for at least 19 of 20.""",
+    "confirm_size": """On test images, as far as they are recorded. *Silu* comes from `small`: no recipe there is consistent on
+the held-out images, and this one has the highest worst epoch. [The plan](../PLAN.md) asks for 20 of 20. *3982 parameters* was the
+smallest network of `frontier` that was consistent for every seed: was that luck? The plan asks for at least 19 of 20 fresh
+ones.""",
     "confirm_fast": """The winner of `fast`, on test images. [The plan](../PLAN.md) asks for 10 of 10. Every seed misses in the third
 and the fourth epoch, with which the last five begin: there, the rate is still high. *At the end* is the last epoch alone.""",
 }

@@ -406,7 +406,7 @@ STUDIES: dict[str, Study] = {
     ),
     # what these searches found, on test images and on seeds that chose nothing (lab/PLAN.md)
     "confirm_best": Study(
-        "How much better is a rate that falls after each epoch, on seeds that chose nothing?",
+        "Is a rate that falls after each epoch better, on seeds that chose nothing?",
         20,
         {"step3": STEP_3, "each_epoch": EACH_EPOCH},
         against="step3",
