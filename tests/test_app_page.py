@@ -100,7 +100,9 @@ def draw_strokes(page, strokes):
 
 def says(page, digit):
     expect(page.locator("#digit")).to_have_text(str(digit))
-    expect(page.locator("#confidence")).to_contain_text(f"It is a {digit}, with a confidence of")
+    expect(page.locator("#confidence")).to_contain_text(
+        f"It is {'an' if digit == 8 else 'a'} {digit}, with a confidence of"
+    )
 
 
 def widths(page):
@@ -427,6 +429,19 @@ def test_a_wrong_click_is_taken_back(open_page, server):
     expect(page.locator("#told")).to_contain_text("Recorded. It was a 7")
     expect(page.locator("#numbers")).to_contain_text("100.0 % of 1")
     assert server.client.get("statistics").json()["known"] == 1
+
+
+def test_what_is_taken_back_keeps_the_drawing_in_sight_on_a_phone(open_page):
+    page = open_page(viewport={"width": 390, "height": 844})
+    draw(page, 4)
+    says(page, 4)
+    page.get_by_role("button", name="It was an 8").click()
+    expect(page.locator("#told")).to_contain_text("Recorded. It was an 8.")
+    page.evaluate("scrollTo(0, 0)")
+    page.locator("#take-back").evaluate("button => button.click()")  # a click by Playwright would scroll by itself
+    expect(page.locator("#told")).to_contain_text("Taken back")
+    assert page.evaluate("document.activeElement.getAttribute('aria-label')") == "It was an 8"
+    assert page.evaluate("scrollY") == 0
 
 
 def test_what_cannot_be_taken_back_offers_that_no_more(open_page, server):

@@ -1,6 +1,6 @@
 // Predictions: one request at a time; responses for an earlier drawing are ignored. Events: "answered" and "forgotten".
 
-import { capital, decode, element, make, percent, showPixels, wait } from "./dom.js";
+import { aDigit, capital, decode, element, make, percent, showPixels, wait } from "./dom.js";
 import { asFile, currentId, events as drawingEvents, isFinished } from "./drawing.js";
 import { send, SLOWEST } from "./server.js";
 
@@ -51,8 +51,8 @@ function say(sentence) {
 }
 
 function inWords({ digit, confidence, doubt }) {
-  if (!doubt) return `It is a ${digit}, with a confidence of ${percent(confidence)}.`;
-  if (doubt === "not sure") return `Not sure. Perhaps a ${digit} (${percent(confidence)}).`;
+  if (!doubt) return `It is ${aDigit(digit)}, with a confidence of ${percent(confidence)}.`;
+  if (doubt === "not sure") return `Not sure. Perhaps ${aDigit(digit)} (${percent(confidence)}).`;
   return `${capital(doubt)}, it seems. Draw a single digit.`;
 }
 

@@ -1,13 +1,8 @@
 // What the projector and the teacher's page share: asking the server, drawings, the class map, and refreshing.
 
-export const element = (id) => document.getElementById(id);
-export const percent = (share) => `${(100 * share).toFixed(0)} %`;
+import { aDigit, make } from "./dom.js";
 
-export function make(tag, ...children) {
-  const made = document.createElement(tag);
-  made.append(...children.map((child) => (child instanceof Node ? child : String(child))));
-  return made;
-}
+export const percent = (share) => `${(100 * share).toFixed(0)} %`;
 
 export function makeWith(tag, className, ...children) {
   const made = make(tag, ...children);
@@ -41,7 +36,7 @@ export function makeDrawing({ image, prediction, truth }) {
   const canvas = makeWith("canvas", "drawing");
   canvas.width = canvas.height = 28;
   canvas.setAttribute("role", "img");
-  canvas.setAttribute("aria-label", truth === null ? `A drawing, perhaps of a ${prediction}` : `A drawing of a ${truth}`);
+  canvas.setAttribute("aria-label", truth === null ? `A drawing, perhaps of ${aDigit(prediction)}` : `A drawing of ${aDigit(truth)}`);
   const context = canvas.getContext("2d");
   const pixels = context.createImageData(28, 28);
   image.forEach((value, i) => pixels.data.set([value, value, value, 255], 4 * i));
@@ -70,7 +65,7 @@ export function showMap(table, matrix, caption) {
       const kind = kindOf(truth, answer);
       return makeWith("td", `${kind}-${Math.ceil((3 * count) / most[kind])}`, count || "");
     });
-    return make("tr", heading(truth, "row", `was a ${truth}`), ...cells);
+    return make("tr", heading(truth, "row", `was ${aDigit(truth)}`), ...cells);
   });
   table.replaceChildren(make("caption", caption), make("thead", head), make("tbody", ...rows));
 }

@@ -8,6 +8,8 @@ export function make(tag, ...children) {
   return made;
 }
 
+export const aDigit = (digit) => (digit === 8 ? "an 8" : `a ${digit}`);
+
 export const percent = (share) => `${(100 * share).toFixed(1)} %`;
 
 export function capital(sentence) {

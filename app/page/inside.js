@@ -1,7 +1,7 @@
 // Look inside: feature maps, class map, and the receptive field under the pointer, framed in the drawing.
 
 import { current } from "./answer.js";
-import { decode, element, make, makePicture, showPixels } from "./dom.js";
+import { aDigit, decode, element, make, makePicture, showPixels } from "./dom.js";
 import { boxOf, inkBox, paper } from "./drawing.js";
 import { follow } from "./follow.js";
 
@@ -191,7 +191,7 @@ function showClassMap() {
   const sum = map.flat().reduce((total, value) => total + value, 0);
   const sign = bias[digit] < 0 ? "−" : "+";
   element("sum").textContent =
-    `For a ${digit}: the squares add up to ${signed(sum)}, the bias is ${signed(bias[digit])}. ` +
+    `For ${aDigit(digit)}: the squares add up to ${signed(sum)}, the bias is ${signed(bias[digit])}. ` +
     `Logit: ${sum.toFixed(2)} ${sign} ${Math.abs(bias[digit]).toFixed(2)} = ${logits[digit].toFixed(2)}.`;
   element("heat-caption").textContent = `What each region adds to the logit of ${digit}`;
   const { side, field } = seen.layers.at(-1);

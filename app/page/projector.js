@@ -1,6 +1,7 @@
 // The projector's page: the room's latest drawings, each in a place of its own, and the class map. It needs no hands.
 
-import { ask, element, keepFresh, makeDrawing, makeWith, make, percent, showMap } from "./classroom.js";
+import { ask, keepFresh, makeDrawing, makeWith, percent, showMap } from "./classroom.js";
+import { aDigit, element, make } from "./dom.js";
 
 const EVERY = 1500; // milliseconds
 const PLACES = 16; // as many as the server sends
@@ -38,7 +39,7 @@ function makeTile(drawing) {
   const { prediction, confidence, truth } = drawing;
   const answer = make("div", makeWith("div", "digit", prediction), makeWith("div", "sure", percent(confidence)));
   const outcome = truth === null ? "" : truth === prediction ? "right" : "wrong";
-  const told = { "": "", right: "✓ right", wrong: `✗ it was a ${truth}` }[outcome];
+  const told = { "": "", right: "✓ right", wrong: `✗ it was ${aDigit(truth)}` }[outcome];
   return makeWith("li", outcome, makeWith("div", "body", makeDrawing(drawing), answer), makeWith("p", "truth", told));
 }
 

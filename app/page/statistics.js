@@ -1,6 +1,6 @@
 // The statistics of all visitors, which refresh by themselves.
 
-import { element, make, makePicture, showPixels } from "./dom.js";
+import { aDigit, element, make, makePicture, showPixels } from "./dom.js";
 import { sendPatiently } from "./server.js";
 
 const REFRESH = 5000; // milliseconds between statistics while the page is visible
@@ -45,10 +45,10 @@ function showMatrix(counted) {
 }
 
 function makeMistake({ truth, prediction, confidence, image }) {
-  const caption = make("figcaption", `a ${truth} mistaken for a ${prediction}, ${confidence.toFixed(0)} %`);
+  const caption = make("figcaption", `${aDigit(truth)} mistaken for ${aDigit(prediction)}, ${confidence.toFixed(0)} %`);
   caption.className = "small";
   if (!image) return make("figure", caption);
-  const canvas = makePicture(28, `A drawing of a ${truth}`);
+  const canvas = makePicture(28, `A drawing of ${aDigit(truth)}`);
   showPixels(canvas, image);
   return make("figure", canvas, caption);
 }

@@ -1,7 +1,8 @@
 // The teacher's page: classes, statistics, and a list of drawings with what can be done about each. The token stays in
 // this tab: in sessionStorage, and in the header of requests.
 
-import { ask, element, keepFresh, make, makeDrawing, makeWith, percent, showMap } from "./classroom.js";
+import { ask, keepFresh, makeDrawing, makeWith, percent, showMap } from "./classroom.js";
+import { aDigit, element, make } from "./dom.js";
 
 const EVERY = 3000; // milliseconds
 const INSIDE = document.querySelectorAll(".inside"); // the sections that need the token
@@ -157,7 +158,7 @@ function showDrawings({ total, per_page: perPage, drawings }) {
 
 function makeCard(drawing) {
   const { id, prediction, confidence, truth, state, drawn_at: when } = drawing;
-  const outcome = truth === null ? "not told" : truth === prediction ? "right" : `wrong, it was a ${truth}`;
+  const outcome = truth === null ? "not told" : truth === prediction ? "right" : `wrong, it was ${aDigit(truth)}`;
   const kind = truth === null ? "small" : truth === prediction ? "right" : "wrong";
   const time = new Date(when).toLocaleTimeString("en-GB");
   const text = make("div",

@@ -1,7 +1,7 @@
 // Which digit it was: ten buttons, the keys 0 to 9, and a way to take it back.
 
 import { arrived } from "./answer.js";
-import { element, make } from "./dom.js";
+import { aDigit, element, make } from "./dom.js";
 import { currentId, events, finish, isFinished, reopen } from "./drawing.js";
 import { sendPatiently } from "./server.js";
 import { showStatistics } from "./statistics.js";
@@ -43,7 +43,7 @@ async function tell(digit) {
   const isShown = drawing === currentId(); // otherwise the next one was begun meanwhile
   told = isShown ? { drawing, digit } : null;
   const when = said.recorded ? "Recorded" : "The database is unreachable: this will be recorded later";
-  say(`${when}. It was a ${digit}. Draw the next one.`, isShown);
+  say(`${when}. It was ${aDigit(digit)}. Draw the next one.`, isShown);
   if (isShown) showChoice();
   await showStatistics();
 }
@@ -59,7 +59,7 @@ async function takeBack() {
   reopen();
   showChoice();
   say("Taken back. Which digit was it?");
-  buttons()[digit].focus();
+  buttons()[digit].focus({ preventScroll: true }); // on a narrow screen, the drawing stays in sight
   await showStatistics();
 }
 
@@ -67,7 +67,7 @@ for (let digit = 0; digit < 10; digit++) {
   const button = make("button", make("kbd", digit));
   button.type = "button";
   button.disabled = true;
-  button.setAttribute("aria-label", `It was a ${digit}`);
+  button.setAttribute("aria-label", `It was ${aDigit(digit)}`);
   button.setAttribute("aria-keyshortcuts", String(digit));
   button.title = `Key ${digit}`;
   button.addEventListener("click", () => tell(digit));
