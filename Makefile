@@ -15,7 +15,7 @@ ifneq ($(SHELF),)
 export MNIST_ARCHIVES ?= $(abspath $(SHELF))
 endif
 
-.PHONY: run test verify verify-grading notebooks bench jupyter app bench-app publish zip help
+.PHONY: run setup test verify verify-grading notebooks bench jupyter app bench-app publish zip help
 
 run: .venv/ready  ## execute the notebooks with full training into executed/, and sum them up (the default)
 	$(BIN)/python -m lab notebooks executed
@@ -55,6 +55,8 @@ app: .venv-app/ready  ## draw a digit: serve the page on this machine, and print
 
 bench-app: .venv/ready-to-test  ## predictions per second, a class of thirty, and corrections while the database is stopped and started
 	$(BIN)/python tests/bench_app.py
+
+setup: .venv/ready  ## set up .venv, and train nothing
 
 jupyter: .venv/ready  ## open JupyterLab
 	$(BIN)/jupyter lab

@@ -46,7 +46,9 @@ def _errors_as_sentences() -> Iterator[None]:
         print(f"cannot read or write {error.filename or 'here'}: {error.strerror or error}", file=sys.stderr)
         sys.exit(2)
     except ModuleNotFoundError as error:
-        sys.exit(f"this command needs {error.name}, which is not installed: pip install -r tests/requirements.txt")
+        sys.exit(
+            f"this command needs {error.name}, which is not installed: python -m pip install -r tests/requirements.txt"
+        )
     except (RuntimeError, FloatingPointError) as error:
         sys.exit(str(error))
     except KeyboardInterrupt:
@@ -243,6 +245,8 @@ def judge(
 
     recipe = judging.recipe_for(network, like or "step3", config)
     chosen = judging.seeds_from(seeds) or judging.DEFAULT
+    if len(chosen) == 1:
+        print(f"one run, from seed {chosen[0]}: several tell more, such as --seeds 0-4")
     judging.train(recipe, judging.look_at(recipe), like or "step3", chosen, jobs, backend, address, whole)
 
 

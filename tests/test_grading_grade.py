@@ -784,7 +784,7 @@ def test_two_submissions_in_a_real_sandbox(few, tmp_path, monkeypatch, capsys):
         (["one", "--rubric", "none.yaml"], "there is no file none.yaml, expected YAML with the items of a rubric"),
         (["one", "--trust", "b, a"], "--trust names 'b', which is no submission\n"),
         (["one", "--trust", "anna"], "--trust names 'anna', which is no submission, the nearest is 'anne'"),
-        (["one", "--jobs", "0"], "jobs 0"),
+        (["one", "--jobs", "0"], "jobs is 0, expected 1 or more"),
     ],
 )
 def test_bad_arguments_are_one_sentence(tmp_path, monkeypatch, capsys, arguments, complaint):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -248,6 +249,14 @@ def test_a_worse_network_is_called_worse_and_its_own_mistakes_are_named():
     mistakes = one.mistakes()
     assert {index for index, _, _ in mistakes.own} | set(mistakes.shared) == {0, 8}
     assert "0 of 3 seeds; so between 0 and 71 % of all seeds are" in str(one)
+
+
+def test_what_did_not_learn_is_called_that_and_other_epochs_are_named():
+    one = card([1_135] * 15, [1_135] * 15)
+    assert str(one.to_step3()).endswith(" points, paired over seeds 0 1: a seed did not learn, so there is no interval")
+    short = card([9_950] * 3, [9_950] * 3, recipe=replace(STEP_3, epochs=3))
+    assert str(short.to_step3()).endswith(" (3 epochs here, 15 there)")
+    assert re.search(r"^ *all .* not judged$", str(short), re.MULTILINE)
 
 
 def test_other_seeds_are_compared_without_pairs():

@@ -398,8 +398,12 @@ def test_on_another_machine_a_repeated_run_must_be_near(recorded, more, near):
 
 
 def test_a_run_without_a_record_cannot_be_repeated(tiny_study):
-    with pytest.raises(FileNotFoundError, match="tiny/small has no record of seed 0"):
+    with pytest.raises(
+        FileNotFoundError, match="tiny/small has no record of seed 0: make it with `python -m lab study"
+    ):
         studies.repeat("tiny", "small", 0, tiny_study)
+    with pytest.raises(FileNotFoundError, match=r"tiny/small has no record of seed 99: the study has seeds 0 to \d$"):
+        studies.repeat("tiny", "small", 99, tiny_study)
 
 
 def test_a_held_out_run_never_sees_the_test_images(monkeypatch):

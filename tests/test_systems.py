@@ -319,6 +319,10 @@ def test_fields_may_stand_in_groups_whatever_these_are_called(tmp_path):
     twice.write_text("train_params: {epochs: 3}\nepochs: 4")
     with pytest.raises(ValueError, match="has epochs twice, expected each field once"):
         parse("mini_vgg", recipe, ["--config", str(twice)])
+    for text in ("epochs: 3\nepochs: 4", "a: {epochs: 3, epochs: 4}"):
+        twice.write_text(text)
+        with pytest.raises(ValueError, match="it has epochs twice, expected each field once"):
+            parse("mini_vgg", recipe, ["--config", str(twice)])
     grouped.write_text("train_params: {epoch: 3}")
     with pytest.raises(ValueError, match="no field 'epoch', the nearest is 'epochs'"):
         parse("mini_vgg", recipe, ["--config", str(grouped)])
@@ -387,6 +391,7 @@ YAMLS = {
         ("train simple_cnn --config deep.yaml", "augmentation: expected float, got far"),
         ("train simple_cnn --config none.yaml", "there is no file none.yaml, expected YAML with fields of a recipe"),
         ("train simple_cnn --epochs three", "epochs: expected int, got three"),
+        ("train simple_cnn --seed=-1", "seed is -1, expected 0 or more"),
         ("train simple_cnn --batch_size 0", "batch_size is 0, expected at least 1"),
         ("train simple_cnn --augmentation.rotatoin 3", "unknown transform 'rotatoin', expected one of rotation"),
         ("train simple_cnn --switches.widths 3", "Stages does not take the switches"),
@@ -515,6 +520,22 @@ def test_a_test_writes_metrics_and_figures_beside_the_checkpoint(trained, few, m
         assert size(folder / f"{name}.png") > (100, 100)
     said = capsys.readouterr().out
     assert f"{content['accuracy']:.2f} %" in said and "(5,000-image sample of MNIST)" in said
+
+
+def test_what_a_test_left_goes_once_the_run_has_other_weights(trained, few, monkeypatch, capsys):
+    """And the command says that the folder has a run, and how far that is."""
+    folder, longer = trained[0].parent, replace(SMALL, epochs=3, patience=0)
+    assert command(monkeypatch, "test", trained[0]) == 0
+    left = [folder / name for name in training.LEFT_BY_TEST]
+    assert all(file.exists() for file in left)
+    run(replace(longer, epochs=2), seed=0, folder=folder, name="lenet")
+    assert "runs/lenet/0 has 2 of 2 epochs: nothing is left to train" in capsys.readouterr().out
+    assert all(file.exists() for file in left)  # the weights are the same
+    run(longer, seed=0, folder=folder, name="lenet")
+    assert "runs/lenet/0 has 2 of 3 epochs: going on with epoch 3" in capsys.readouterr().out
+    history = utils.History.load(folder / "history.json")
+    kept = load_model(trained[0]).epoch
+    assert [file.exists() for file in left] == [kept != 3] * len(left) and len(history) == 3
 
 
 def test_errors_are_those_of_all_networks(trained, few, monkeypatch, capsys):

@@ -90,7 +90,8 @@ def seeds_table(records: Runs, images: str = "test") -> str:
         for seed, run in records.items()
     ]
     together = over_seeds(records)
-    consistent = f"{together.consistent} of {together.seeds}"
+    judged = [utils.verdict(run).consistent is not None for run in records.values()]
+    consistent = f"{together.consistent} of {together.seeds}" if any(judged) else _YES_NO[None]
     rows.append(["all", "", f"{together.mean:.2f}", f"{together.worst:.2f}", f"{together.gap:.2f}", consistent])
     titles = ["seed", f"last five epochs, {images} %", "mean", "worst", f"train - {images}", "consistent"]
     return "\n".join([table(titles, rows), *_notes_on_seeds(records)])

@@ -131,8 +131,9 @@ def grade(
     RuntimeError where a sandbox is required and does not work here.
     """
     seeds = DEFAULT_SEEDS if seeds is None else seeds
-    if seeds < 1 or (jobs is not None and jobs < 1) or not minutes > 0:
-        raise ValueError(f"seeds is {seeds}, jobs {jobs}, minutes {minutes}: expected 1 or more of each")
+    for what, number in (("seeds", seeds), ("jobs", jobs), ("minutes", minutes)):
+        if number is not None and not number > 0:
+            raise ValueError(f"{what} is {number}, expected {'more than 0' if what == 'minutes' else '1 or more'}")
     if is_evidence(out) or out.resolve() == folder.resolve():
         raise ValueError(f"{out} is no folder for grades: name one of its own, `grade FOLDER --out GRADES`")
     trusted = frozenset(name.strip() for name in trust.split(",") if name.strip())

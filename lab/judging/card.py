@@ -10,6 +10,7 @@ import matplotlib.pyplot as plt
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 import utils
 from lab.evidence import figures, records, statistics
@@ -36,18 +37,21 @@ BELOW: dict[str, Any] = {
 class ToStep3:
     """The difference of the last five epochs to the recorded Step 3, or the reason why there is none.
 
-    `seeds` are those that both were trained from; it is empty for a difference that is not paired.
+    `seeds` are those that both were trained from; it is empty for a difference that is not paired. `epochs` says how
+    long each trained, where that is not the same.
     """
 
     difference: Difference | None
     seeds: list[int]
     reason: str
+    epochs: str = ""
 
     def __str__(self) -> str:
         if not self.difference:
             return f"not compared: {self.reason}"
         seeds = f"paired over seeds {' '.join(map(str, self.seeds))}" if self.seeds else "not paired"
-        return f"{self.difference} points, {seeds}: {self.says}"
+        points = str(self.difference) if self.difference.has_interval else f"{self.difference.mean:+.2f}"
+        return f"{points} points, {seeds}: {self.says}{self.epochs}"
 
     def as_dict(self) -> dict[str, Any]:
         """The same, as JSON has it; what a comparison that was not made would say is null."""
@@ -58,8 +62,10 @@ class ToStep3:
     @property
     def says(self) -> str:
         """Whether the interval tells the two apart; it is one comparison, so nothing is adjusted."""
-        if not self.difference or not self.difference.has_interval:
+        if not self.difference:
             return "cannot tell them apart"
+        if not self.difference.has_interval:
+            return "a seed did not learn, so there is no interval"
         if self.difference.sign:
             return "better than Step 3" if self.difference.sign > 0 else "worse than Step 3"
         within = self.difference.low >= -MARGIN and self.difference.high <= MARGIN
@@ -125,13 +131,15 @@ class Card:
         if not self.on_mnist:
             run = next(iter(self.runs.values()))
             images = f"{run.test_images:,} test images of {run.dataset}".replace("of MNIST", "of MNIST alone")
-            return ToStep3(None, [], f"your runs were measured on {images}, Step 3 on MNIST's 10,000")
+            return ToStep3(None, [], f"you tested on {images}, Step 3 on MNIST's 10,000")
         if len(whole) < 2:
             return ToStep3(None, [], f"{len(whole)} whole runs, expected at least 2 (--whole trains every epoch)")
         seeds = sorted(whole.keys() & step3.keys())
+        mine, theirs = len(next(iter(whole.values()))), len(next(iter(step3.values())))
+        epochs = f" ({mine} epochs here, {theirs} there)" if mine != theirs else ""
         if len(seeds) > 1:
-            return ToStep3(statistics.paired_difference(whole, step3), seeds, "")
-        return ToStep3(statistics.unpaired_difference(whole, step3), [], "")
+            return ToStep3(statistics.paired_difference(whole, step3), seeds, "", epochs)
+        return ToStep3(statistics.unpaired_difference(whole, step3), [], "", epochs)
 
     def mistakes(self) -> Mistakes | None:
         """What most whole runs get wrong, beside Step 3; None on other images than all of MNIST's, or without whole runs."""
@@ -250,8 +258,8 @@ def _lines(card: Card) -> list[str]:
     wrong = card.mistakes()
     if wrong:
         lines.append(
-            f"mistakes     {len(wrong.wrong)} test images in most seeds: {len(wrong.shared)} of Step 3's {wrong.of_step3}, "
-            f"and {len(wrong.own)} of its own"
+            f"mistakes     {len(wrong.wrong):,} test images are wrong in most seeds: {len(wrong.shared):,} of Step 3's "
+            f"{wrong.of_step3:,}, and {len(wrong.own):,} that Step 3 gets right"
         )
     return [*lines, f"next         {next_experiment(card.look, card.trials, card.failures)}"]
 
@@ -299,7 +307,9 @@ def _draw_curves(axes: Axes, card: Card) -> None:
         if len(run) == 1:
             axes.plot(1, run.test_accuracy[0], "o", color=utils.YOUR_COLOR)
     ends = [run.test_accuracy[-1] for run in runs]
-    axes.set_ylim(max(0.0, min([*ends, 99.0]) - 0.6), min(100.0, max([*ends, 99.4]) + 0.35))
+    if card.on_mnist:  # the end of training, where Step 3 is
+        axes.set_ylim(max(-1.0, min([*ends, 99.0]) - 0.6), min(100.0, max([*ends, 99.4]) + 0.35))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set(xlabel="epoch", ylabel="test accuracy, percent")
     low, high = f"{min(ends):.2f}", f"{max(ends):.2f}"
     axes.set_title(f"It ends at {low if low == high else f'{low} to {high}'} %", fontsize=10)

@@ -24,7 +24,7 @@ from lab.evidence.records import Tested
 from lab.reports.errors import show_wrong
 from lab.runs import datasets
 from lab.runs.checkpoint import load_model
-from lab.runs.train import evaluate, predict
+from lab.runs.train import LEFT_BY_TEST, evaluate, predict
 
 DIGITS = range(utils.CLASSES)
 
@@ -167,7 +167,7 @@ def test(path: Path) -> str:
     logits = predict(loaded.model, loaded.recipe, digits)
     tested = evaluate(logits, digits.labels)
     scores = metrics(digits.labels, tested)
-    title = f"{loaded.name}, seed {loaded.seed}: {len(tested.mistakes)} of {tested.images:,} test images are wrong"
+    title = f"{loaded.name}, seed {loaded.seed}: {len(tested.mistakes):,} of {tested.images:,} test images are wrong"
     title += utils.sample_note(digits.dataset)
     folder = path.parent
     save(show_confusion(digits.labels, tested, title), folder / "confusion.png")
@@ -178,8 +178,7 @@ def test(path: Path) -> str:
     utils.write_json(folder / "metrics.json", run | {"unit": "percent"} | scores)
     true, said = digits.labels.cpu().numpy(), answers(digits.labels, tested)
     report = classification_report(true, said, labels=list(DIGITS), digits=4, zero_division=0)
-    text = f"{title}, {tested.accuracy:.2f} %\n\n{report}"
+    text = f"{title}, {tested.accuracy:.2f} % are right\n\n{report}"
     with utils.whole_or_not_at_all(folder / "metrics.txt") as unfinished:
         unfinished.write_text(text)
-    files = "metrics.json, metrics.txt, confusion.png, scores.png, predictions.png and mistakes.png"
-    return f"{text}\n{files} are in {folder}"
+    return f"{text}\n{', '.join(LEFT_BY_TEST[:-1])} and {LEFT_BY_TEST[-1]} are in {folder}"

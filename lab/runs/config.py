@@ -42,6 +42,8 @@ def parse(name: str, recipe: Recipe, arguments: Sequence[str]) -> Asked:
         raise ValueError(_no_field(unknown) if unknown else sentence(str(error))) from None
     except RecursionError:
         raise ValueError("the values are nested too deep, expected numbers, words, and lists of them") from None
+    if parsed.seed < 0:
+        raise ValueError(f"seed is {parsed.seed}, expected 0 or more")
     changed = change(recipe, {name: getattr(parsed, name) for name in FIELDS})
     return Asked(changed, parsed.seed, Path(parsed.folder) if parsed.folder else None, parsed.test)
 
@@ -97,6 +99,7 @@ def read_yaml(path: str | Path) -> dict[str, object]:
     try:
         text = Path(path).read_text(encoding="utf-8")
         _refuse_bombs(text)
+        _refuse_twice(yaml.compose(text))
         content = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError) as error:
         raise ValueError(f"{path} is not YAML that is read here, {expected}: {one_line(str(error))}") from None
@@ -119,6 +122,18 @@ def _refuse_bombs(text: str) -> None:
             raise ValueError(f"it has the alias *{token.value}, expected every value written out")  # noqa: TRY004
         if depth > MOST_DEPTH:
             raise ValueError(f"it is nested deeper than {MOST_DEPTH} levels")
+
+
+def _refuse_twice(node: yaml.Node | None) -> None:
+    """Raise ValueError for a key that stands twice in one place: the last one would count, and nobody would know."""
+    children = [value for _, value in node.value] if isinstance(node, yaml.MappingNode) else []
+    if isinstance(node, yaml.MappingNode):
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise ValueError(f"it has {key} twice, expected each field once")
+    for child in node.value if isinstance(node, yaml.SequenceNode) else children:
+        _refuse_twice(child)
 
 
 def _config_files(arguments: Sequence[str]) -> list[str]:

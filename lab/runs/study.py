@@ -182,7 +182,13 @@ def repeat(name: str, key: str, seed: int, folder: Path = RECORDS, studies: Mapp
     refuse_evidence(folder, "repeat one of your own, `repeat STUDY RECIPE SEED --records FOLDER`")
     path = record_path(recipe, seed, folder)
     if not path.exists():
-        raise FileNotFoundError(f"{name}/{key} has no record of seed {seed}: make it with `python -m lab study {name}`")
+        planned = find_study(name, [key], studies).all_seeds
+        make = (
+            f"make it with `python -m lab study {name}`"
+            if seed in planned
+            else f"the study has seeds {planned[0]} to {planned[-1]}"
+        )
+        raise FileNotFoundError(f"{name}/{key} has no record of seed {seed}: {make}")
     record = records.read(path)
     if not records.same_network(record.fingerprint, recipe.fingerprint):
         raise RuntimeError(_of_another_network(path, recipe))

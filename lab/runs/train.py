@@ -133,6 +133,9 @@ def run(
     history = keeper.resumed()
     if history and keeper.ends_early(history):
         epochs = len(history)
+    if history and show:
+        what = f"going on with epoch {len(history) + 1}" if len(history) < epochs else "nothing is left to train"
+        print(f"{folder} has {len(history)} of {epochs} epochs: {what}")
     history = utils.fit(
         model,
         train_loader,
@@ -187,6 +190,9 @@ def evaluate(logits: Tensor, labels: Tensor) -> Tested:
 # The run's folder
 # ---------------------------------------------------------------------------------------------------------------------
 
+# What `lab test` leaves beside model.pt, and what is out of date once that has other weights
+LEFT_BY_TEST = ("metrics.json", "metrics.txt", "confusion.png", "scores.png", "predictions.png", "mistakes.png")
+
 
 class _Keeper:
     """Keeps the weights that a run keeps, in memory, and in its folder if it has one with all that belongs there."""
@@ -212,6 +218,8 @@ class _Keeper:
     def after_epoch(self, history: utils.History) -> bool:
         """Keep what this epoch left; return whether the run should end early."""
         if kept_epoch(self.recipe, history) == len(history):
+            for file in LEFT_BY_TEST if self.folder else ():
+                (self.folder / file).unlink(missing_ok=True)
             self.weights = copy.deepcopy(self.training.model.state_dict()) if self.recipe.validates else {}
             self._save("model.pt", history, len(history))
         if self.folder:
