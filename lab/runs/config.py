@@ -126,14 +126,16 @@ def _refuse_bombs(text: str) -> None:
 
 def _refuse_twice(node: yaml.Node | None) -> None:
     """Raise ValueError for a key that stands twice in one place: the last one would count, and nobody would know."""
-    children = [value for _, value in node.value] if isinstance(node, yaml.MappingNode) else []
-    if isinstance(node, yaml.MappingNode):
-        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise ValueError(f"it has {key} twice, expected each field once")
-    for child in node.value if isinstance(node, yaml.SequenceNode) else children:
-        _refuse_twice(child)
+    if isinstance(node, yaml.SequenceNode):
+        for value in node.value:
+            _refuse_twice(value)
+    elif isinstance(node, yaml.MappingNode):
+        seen = set()
+        for key, value in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                raise ValueError(f"it has {key.value} twice, expected each field once")
+            seen.add(key.value if isinstance(key, yaml.ScalarNode) else None)
+            _refuse_twice(value)
 
 
 def _config_files(arguments: Sequence[str]) -> list[str]:

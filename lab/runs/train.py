@@ -218,9 +218,8 @@ class _Keeper:
     def after_epoch(self, history: utils.History) -> bool:
         """Keep what this epoch left; return whether the run should end early."""
         if kept_epoch(self.recipe, history) == len(history):
-            for file in LEFT_BY_TEST if self.folder else ():
-                (self.folder / file).unlink(missing_ok=True)
             self.weights = copy.deepcopy(self.training.model.state_dict()) if self.recipe.validates else {}
+            self._forget_tests()
             self._save("model.pt", history, len(history))
         if self.folder:
             _write_text(self.folder / "config.yaml", config(self.recipe, history.seed))
@@ -229,6 +228,12 @@ class _Keeper:
         # last: a run that is killed before this line repeats the epoch, and writes all of the above again
         self._save("resume.pt", history, len(history), resumable=True)
         return self.ends_early(history)
+
+    def _forget_tests(self) -> None:
+        """Delete what `lab test` left of other weights than those that model.pt is about to have."""
+        if self.folder:
+            for file in LEFT_BY_TEST:
+                (self.folder / file).unlink(missing_ok=True)
 
     def _log(self, path: Path, history: utils.History) -> None:
         """Append the epoch to the log, for those who follow it with `tail -f`; the first time, write all epochs so far."""
