@@ -5,6 +5,7 @@ keyword-only one an option, and the text beside the type its help. What a comman
 --help answers at once.
 """
 
+import argparse
 import contextlib
 import inspect
 import os
@@ -71,6 +72,13 @@ def _run(arguments: Sequence[str]) -> None:
     command(*positional, **{one.name: given[one.name] for one in _parameters(command) if one.kind is one.KEYWORD_ONLY})
 
 
+class _Help(jsonargparse.DefaultHelpFormatter):
+    """An option's own words: they name its default, and jsonargparse would add Python's type."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        return action.help or ""
+
+
 def _make_parser() -> jsonargparse.ArgumentParser:
     """jsonargparse's `auto_cli` would read lists only as [1, 2], where a shell has words: 1 2."""
     parser = jsonargparse.ArgumentParser(
@@ -78,6 +86,7 @@ def _make_parser() -> jsonargparse.ArgumentParser:
         description="Evidence for the lesson, and published systems beside it.",
         exit_on_error=False,
         allow_abbrev=False,
+        formatter_class=_Help,
     )
     commands = parser.add_subcommands(dest="command", required=True, metavar="COMMAND")
     for name, command in COMMANDS.items():
@@ -86,6 +95,7 @@ def _make_parser() -> jsonargparse.ArgumentParser:
         for parameter in _parameters(command):
             _add(subparser, parameter)
         commands.add_subcommand(name, subparser, help=text)
+        subparser.prog = f"{parser.prog} {name}"  # jsonargparse has just put "[options]" in between
     return parser
 
 
@@ -141,7 +151,7 @@ def study(
     *,
     seeds: Annotated[Sequence[int], "run these seeds instead of the study's own"] = (),
     recipes: Annotated[Sequence[str], "run only these recipes of the study"] = (),
-    jobs: Annotated[int | None, "runs at a time, which share the cores (default: one per core)"] = None,
+    jobs: Annotated[int | None, "runs at a time, which share the cores (one per core)"] = None,
     backend: Annotated[Literal["loky", "dask"], "run on this machine (loky) or on a Dask cluster"] = "loky",
     address: Annotated[str | None, "address of the Dask scheduler, such as tcp://HOST:8786"] = None,
     records: Records = None,
@@ -225,7 +235,7 @@ def judge(
     seeds: Annotated[Sequence[str], "train from these seeds, such as 0-4 or 0 3 7"] = (),
     like: Annotated[str, "recipe that trains it, or a YAML file (step3)"] = "",
     config: Annotated[Path | None, "YAML file with fields of a recipe, in place of that recipe's"] = None,
-    jobs: Annotated[int | None, "runs at a time, which share the cores (default: one per core)"] = None,
+    jobs: Annotated[int | None, "runs at a time, which share the cores (one per core)"] = None,
     backend: Annotated[Literal["loky", "dask"], "run on this machine (loky) or on a Dask cluster"] = "loky",
     address: Annotated[str | None, "address of the Dask scheduler, such as tcp://HOST:8786"] = None,
     whole: Annotated[bool, "train every epoch, also where the verdict can no longer be met"] = False,
@@ -254,16 +264,16 @@ def grade(
     submissions: Annotated[Path, "folder with NAME.py, NAME/net.py or NAME.ipynb for each student"],
     /,
     *,
-    out: Annotated[Path, "where to write grades.csv and the pages"] = Path("runs/grades"),
-    seeds: Annotated[int | None, "runs of each network, whose seeds the secret decides (default: 5)"] = None,
-    jobs: Annotated[int | None, "runs at a time, of one thread each (default: one per core)"] = None,
-    secret: Annotated[str, "text, or file, that decides the seeds (default: a random one, kept in the folder)"] = "",
+    out: Annotated[Path, "where to write grades.csv and the pages (runs/grades)"] = Path("runs/grades"),
+    seeds: Annotated[int | None, "runs of each network, whose seeds the secret decides (5)"] = None,
+    jobs: Annotated[int | None, "runs at a time, of one thread each (one per core)"] = None,
+    secret: Annotated[str, "text, or file, that decides the seeds (a random one, kept in the folder)"] = "",
     recipe: Annotated[
-        str, "how all are trained: step1, step2, step3, or a YAML file with fields of a recipe"
+        str, "how all are trained: step1, step2, step3, or a YAML file with fields of a recipe (step3)"
     ] = "step3",
     rubric: Annotated[Path | None, "YAML file that gives the points (lab/grading/rubric.yaml)"] = None,
     require_sandbox: Annotated[bool, "refuse to run submitted code without bubblewrap"] = False,
-    minutes: Annotated[float, "of processor time that one run may take"] = 15.0,
+    minutes: Annotated[float, "of processor time that one run may take (15)"] = 15.0,
     trust: Annotated[str, "names, separated by commas, whose code may run with the data if it cannot be recorded"] = "",
 ) -> None:
     """Grade a class's networks: train them from secret seeds in sandboxes; write a table and a page for each student."""

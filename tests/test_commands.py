@@ -203,6 +203,7 @@ def test_what_needs_no_network_imports_no_pytorch(arguments):
 def test_each_command_and_each_of_its_fields_has_a_help_text(monkeypatch, capsys, name):
     assert command(monkeypatch, name, "--help") == 0
     said = " ".join(capsys.readouterr().out.split())
+    assert said.startswith(f"usage: python -m lab {name} ") and "type:" not in said and "default:" not in said
     for parameter in command_line._parameters(command_line.COMMANDS[name]):
         text = parameter.annotation.__metadata__[0]
         assert len(text) > 10 and text in said.replace("- ", "-")
