@@ -274,7 +274,11 @@ def test_values_that_are_yaml_bombs_are_refused_at_once(few, monkeypatch, capsys
     ("error", "code", "sentence"),
     [
         (KeyboardInterrupt(), "interrupted: finished work is kept, and the same command resumes", ""),
-        (ModuleNotFoundError("x", name="onnx"), "this command needs onnx, which is not installed: python -m pip install -r", ""),
+        (
+            ModuleNotFoundError("x", name="onnx"),
+            "this command needs onnx, which is not installed: python -m pip install -r",
+            "",
+        ),
         (RuntimeError("2 of 3 runs failed"), "2 of 3 runs failed", ""),
         (PermissionError(13, "Permission denied", "a/b"), 2, "cannot read or write a/b: Permission denied\n"),
     ],

@@ -82,9 +82,9 @@ QUESTIONS = (
 )
 
 
-def below_3000() -> Question:
-    """The question about networks below 3,000 parameters."""
-    return next(question for question in QUESTIONS if question.recipe == "silu")
+def question_about(recipe: str) -> Question:
+    """The plan's question about this recipe."""
+    return next(question for question in QUESTIONS if question.recipe == recipe)
 
 
 def answers(studies: Mapping[str, Mapping[str, Runs]]) -> str:
