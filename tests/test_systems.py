@@ -115,9 +115,11 @@ def test_the_untrained_baseline_is_not_trained():
     assert all(map(torch.equal, before, network.state_dict().values()))
 
 
-def test_sizes_run_to_their_last_epoch():
+def test_sizes_run_to_their_last_epoch_and_the_two_branches_stop_on_their_loss():
     sizes = [PEERS[name].recipe for name in ("simple_cnn", "deeper_cnn", "mini_vgg")]
     assert {(size.epochs, size.patience) for size in sizes} == {(30, 0)}
+    branches = [PEERS[name].recipe for name in ("two_branches", "two_branches_regularized")]
+    assert {(recipe.monitor, recipe.patience) for recipe in branches} == {("loss", 5)}
 
 
 def test_too_many_stages_are_refused():

@@ -61,12 +61,12 @@ _TWO = Recipe(
     optimizer="adam",
     validation=0.1,
     patience=5,
+    monitor="loss",
     mean=0.5,
     std=0.5,
 )
 _TWO_OPEN = (
-    "kernels, shift, split and batch (32 or 64): 3x3, 10 % of the side, the last 10 % validate, 64. The"
-    " author stops on the validation loss; these runs stop on the accuracy"
+    "kernels, shift, split, batch (32 or 64), patience: 3x3, 10 % of the side, the last 10 % validate, 64, 5 epochs"
 )
 
 _WEB_APP = Recipe(
