@@ -668,8 +668,9 @@ def test_records_of_systems_agree_with_themselves(name):
         assert test["images"] == 10_000
         if recipe.validation:
             assert history["train_images"] + history["held_out_images"] == 60_000
-            best = max(zip(history["held_out_correct"], [-loss for loss in history["held_out_loss"]]))
-            assert history["held_out_correct"][test["epoch"] - 1] == best[0]
+            by = {"accuracy": history["held_out_correct"], "loss": [-loss for loss in history["held_out_loss"]]}
+            monitored = by[recipe.monitor]
+            assert monitored[test["epoch"] - 1] == max(monitored)
             stopped = len(history["held_out_correct"])
             assert stopped == recipe.epochs or stopped - test["epoch"] == recipe.patience
         else:
@@ -696,6 +697,9 @@ def test_the_table_is_printed_and_the_json_has_the_named_fields(monkeypatch, cap
         assert f"{row['parameters']:,}" in line and f"{row['mean']:.2f}" in line
         assert (row["claim_says"] == "missed") == (f"\n{row['system']} misses its claim: " in table)
         assert row["claim_says"] in {None, "met", "missed", "cannot tell"}
+        histories = [one["history"] for one in committed(row["system"])]
+        seconds = [one["seconds"] for one in histories if one["environment"]["threads"] == 1]
+        assert row["seconds_per_epoch"] == min(map(min, seconds))
         assert (row["claim_says"] is None) == (row["claim"] is None)
 
 
