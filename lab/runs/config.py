@@ -102,11 +102,18 @@ def read_yaml(path: str | Path) -> dict[str, object]:
         _refuse_twice(yaml.compose(text))
         content = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError) as error:
-        raise ValueError(f"{path} is not YAML that is read here, {expected}: {one_line(str(error))}") from None
+        raise ValueError(f"{path} is not YAML that is read here, {expected}: {_where(error)}") from None
     if isinstance(content, dict):
         return content
     found = "is empty" if content is None else f"has a {type(content).__name__}"
     raise ValueError(f"{path} {found}, {expected}")
+
+
+def _where(error: Exception) -> str:
+    """What is wrong with the file and in which line, without the parser's drawing of it."""
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem and error.problem_mark:
+        return f"{error.problem}, line {error.problem_mark.line + 1}"
+    return one_line(str(error))
 
 
 def _refuse_bombs(text: str) -> None:
