@@ -217,6 +217,7 @@ class Classroom:
             "prediction": 0,
             "confidence": 0.0,
             "truth": None,
+            "doubt": "",
         }
         self._change(id, nothing | {"state": DELETED})
         self._recorder.forget(id)
@@ -272,6 +273,7 @@ def _answer(drawing: Drawing) -> dict[str, object]:
     return {
         "prediction": drawing.prediction,
         "confidence": drawing.confidence,
+        "doubt": drawing.doubt,
         "truth": drawing.truth,
         "image": list(drawing.image) if drawing.image else None,
     }

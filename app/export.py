@@ -10,7 +10,7 @@ from PIL import Image
 from app.digit import SIDE
 from app.store import Drawing
 
-COLUMNS = ("id", "drawn_at", "network", "prediction", "confidence", "truth", "image")
+COLUMNS = ("id", "drawn_at", "network", "prediction", "confidence", "truth", "image", "doubt")
 
 
 class _Sink(io.RawIOBase):
@@ -33,7 +33,7 @@ class _Sink(io.RawIOBase):
 
 def as_zip(parts: Iterable[Sequence[Drawing]]) -> Iterator[bytes]:
     """Return the pieces of a zip file of drawings: `images/ID.png`, 28 x 28 gray pixels, for those with an image, and
-    last `drawings.csv`, one row per drawing. An empty cell is an unknown truth, or an image that was not stored.
+    last `drawings.csv`, one row per drawing. An empty cell is an unknown truth, an image that was not stored, or no doubt.
     """
     sink, table = _Sink(), io.StringIO(newline="")
     rows = csv.writer(table)
@@ -52,7 +52,7 @@ def as_zip(parts: Iterable[Sequence[Drawing]]) -> Iterator[bytes]:
 def _row(drawing: Drawing) -> list[object]:
     image = _image_name(drawing) if drawing.image else ""
     when, confidence = drawing.drawn_at.isoformat(), f"{drawing.confidence:.6f}"
-    return [drawing.id, when, drawing.network, drawing.prediction, confidence, drawing.truth, image]
+    return [drawing.id, when, drawing.network, drawing.prediction, confidence, drawing.truth, image, drawing.doubt]
 
 
 def _image_name(drawing: Drawing) -> str:

@@ -96,7 +96,14 @@ class Services:
         kept = image.tobytes() if self.stores_drawings and self.store.keeps_images else None
         now = datetime.now(timezone.utc)
         row = Drawing(
-            drawing, now, self.network.name, kept, prediction.probabilities, prediction.digit, prediction.confidence
+            drawing,
+            now,
+            self.network.name,
+            kept,
+            prediction.probabilities,
+            prediction.digit,
+            prediction.confidence,
+            doubt=prediction.doubt,
         )
         self.recorder.predicted(row)
 

@@ -52,6 +52,7 @@ drawings = sa.Table(
     # added when missing, to a table that an earlier version created
     sa.Column("retracted", sa.SmallInteger, nullable=False, server_default="0"),  # how many labels were taken back
     sa.Column("state", sa.Text, nullable=False, server_default=SHOWN),
+    sa.Column("doubt", sa.Text, nullable=False, server_default=""),  # why the digit may be none, as the page said it
     sa.CheckConstraint(f"prediction BETWEEN 0 AND {DIGITS - 1}"),
     sa.CheckConstraint(f"truth BETWEEN 0 AND {DIGITS - 1}"),
 )
@@ -83,6 +84,7 @@ class Drawing:
     confidence: float
     truth: int | None = None
     retracted: int = 0  # how many labels of this drawing were taken back
+    doubt: str = ""  # why the digit may be none, see `app.doubt`
 
     @property
     def turn(self) -> int:

@@ -154,12 +154,12 @@ def test_several_servers_open_an_old_database_at_once(old, url, open_store):
 
 
 def test_rows_that_the_version_before_left_in_the_spool_arrive(tmp_path, url, open_store):
-    """They lack the new field."""
+    """They lack the new fields."""
     spool, told = Spool(tmp_path / "spool.sqlite"), row(truth=4)
     spool.add([told])
     spool.close()
     with closing(sqlite3.connect(tmp_path / "spool.sqlite")) as file, file:
-        file.execute("UPDATE rows SET row = json_remove(row, '$.retracted')")
+        file.execute("UPDATE rows SET row = json_remove(row, '$.retracted', '$.doubt')")
     recorder = Recorder(open_store(url), Spool(tmp_path / "spool.sqlite"))
     wait_until(lambda: recorder.waiting() == 0)
     recorder.stop()
@@ -662,12 +662,12 @@ def test_an_exported_class_is_a_test_set(any_server, pictures, sample, tmp_path)
         many = [row(7, None, number // 200, network='é, "and"') for number in range(1_100)]
         store.save([*many, row(image=None, truth=3)])
     table, images = read_zip(server)
-    assert table[0] == ["id", "drawn_at", "network", "prediction", "confidence", "truth", "image"]
+    assert table[0] == ["id", "drawn_at", "network", "prediction", "confidence", "truth", "image", "doubt"]
     assert len(table) == 1 + 1_100 + 1 + 8 and len(images) == 1_108
     assert {cells[0] for cells in table[1:]} >= {str(one.id) for one in (*many, row(id=ids[9]))}
     by_id = {cells[0]: cells for cells in table[1:]}
     assert by_id[str(many[0].id)] == [
-        str(many[0].id), "2026-01-01T00:00:00+00:00", 'é, "and"', "7", "0.910000", "", f"images/{many[0].id}.png",
+        str(many[0].id), "2026-01-01T00:00:00+00:00", 'é, "and"', "7", "0.910000", "", f"images/{many[0].id}.png", "",
     ]  # fmt: skip
     folder = tmp_path / "class-1"
     said = server.client.get("teacher/classes/1/export", headers=TEACHER)
@@ -682,7 +682,10 @@ def test_an_exported_class_is_a_test_set(any_server, pictures, sample, tmp_path)
 
 
 def test_an_empty_class_is_exported(server):
-    assert read_zip(server) == ([["id", "drawn_at", "network", "prediction", "confidence", "truth", "image"]], {})
+    assert read_zip(server) == (
+        [["id", "drawn_at", "network", "prediction", "confidence", "truth", "image", "doubt"]],
+        {},
+    )
 
 
 def test_the_wall_names_no_drawing(server, pictures):

@@ -6,6 +6,7 @@ import time
 import uuid
 import zipfile
 
+import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
@@ -178,6 +179,19 @@ def test_the_list_stands_still_under_the_pointer(teacher, server, pictures):
 # ---------------------------------------------------------------------------------------------------------------------
 # The projector, and the students' statistics
 # ---------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_doubtful_drawing_shows_no_digit_to_the_class_either(open_page, server, sample):
+    """Two digits side by side: what the student's page does not call a digit, the projector and the teacher's list do not."""
+    id = draw(server, encode(np.hstack(list(sample[1].images[[4, 7]].numpy()))))
+    (shown,) = server.client.get("wall").json()["drawings"]
+    assert shown["doubt"] == "more than one digit"
+    (listed,) = as_teacher(server, "GET", "classes/1/drawings")["drawings"]
+    assert (listed["id"], listed["doubt"]) == (str(id), "more than one digit")
+    projector = open_page("projector.html")
+    expect(projector.locator("#wall li").first).to_have_text(re.compile(r"^\s*\?\s*in doubt\s*$"))
+    server.client.post(f"drawings/{id}/truth", json={"digit": 8})
+    expect(projector.locator("#wall li").first).to_contain_text("it was an 8")
 
 
 def test_the_projector_shows_drawings_as_they_come(open_page, server, pictures):

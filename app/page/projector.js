@@ -36,8 +36,9 @@ function showWall(drawings) {
 }
 
 function makeTile(drawing) {
-  const { prediction, confidence, truth } = drawing;
-  const answer = make("div", makeWith("div", "digit", prediction), makeWith("div", "sure", percent(confidence)));
+  const { prediction, confidence, doubt, truth } = drawing;
+  const said = doubt ? ["?", "in doubt"] : [prediction, percent(confidence)];
+  const answer = make("div", makeWith("div", "digit", said[0]), makeWith("div", "sure", said[1]));
   const outcome = truth === null ? "" : truth === prediction ? "right" : "wrong";
   const told = { "": "", right: "✓ right", wrong: `✗ it was ${aDigit(truth)}` }[outcome];
   return makeWith("li", outcome, makeWith("div", "body", makeDrawing(drawing), answer), makeWith("p", "truth", told));

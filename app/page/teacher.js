@@ -157,12 +157,12 @@ function showDrawings({ total, per_page: perPage, drawings }) {
 }
 
 function makeCard(drawing) {
-  const { id, prediction, confidence, truth, state, drawn_at: when } = drawing;
+  const { id, prediction, confidence, doubt, truth, state, drawn_at: when } = drawing;
   const outcome = truth === null ? "not told" : truth === prediction ? "right" : `wrong, it was ${aDigit(truth)}`;
   const kind = truth === null ? "small" : truth === prediction ? "right" : "wrong";
   const time = new Date(when).toLocaleTimeString("en-GB");
   const text = make("div",
-    make("p", `Answer: ${prediction}, ${percent(confidence)}`),
+    make("p", doubt ? `Answer: ${doubt}` : `Answer: ${prediction}, ${percent(confidence)}`),
     makeWith("p", kind, outcome),
     makeWith("p", "small", state === "hidden" ? `${time}, hidden` : time),
   );
