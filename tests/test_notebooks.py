@@ -198,6 +198,17 @@ def test_every_number_of_the_text_is_in_an_output(step):
     assert [number for one in claimed for number in one if number not in known] == []
 
 
+def test_peers_counts_the_mistakes_that_all_share():
+    said = re.sub(r"\s+", " ", NOTEBOOKS["peers"].cells[0].source)
+    networks, images = re.search(
+        r"One run of each of (\d+) networks: all misclassify the same (\d+) test images", said
+    ).groups()
+    assert f"wrong for all of them: {images} test images," in outputs("peers")
+    assert len(
+        re.findall(r"^\w+ +\d+ +\d+( +\d+)+$", outputs("peers").split("shared mistakes")[1], re.MULTILINE)
+    ) == int(networks)
+
+
 INTERVAL = r"[+-]\d+\.\d+ \([+-]\d+\.\d+ to [+-]\d+\.\d+\)"
 
 
