@@ -121,7 +121,9 @@ def test_several_workers_create_the_tables_at_once(url, open_store):
 
 
 @pytest.fixture
-def recorder(url, tmp_path):
+def recorder(url, tmp_path, monkeypatch):
+    """Its corrections wait for the database, however busy the machine is."""
+    monkeypatch.setattr("app.recorder.PATIENCE", 20)
     recorder = Recorder(Store(url, timeout=2), Spool(tmp_path / "spool.sqlite"))
     yield recorder
     recorder.stop()

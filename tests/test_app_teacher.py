@@ -48,8 +48,11 @@ def open_store():
 
 
 @pytest.fixture
-def open_recorder(url, tmp_path):
-    """Opens recorders of one database, each with a spool of its own, as servers on several machines have."""
+def open_recorder(url, tmp_path, monkeypatch):
+    """Opens recorders of one database, each with a spool of its own, as servers on several machines have. Their corrections
+    wait for the database, however busy the machine is.
+    """
+    monkeypatch.setattr("app.recorder.PATIENCE", 20)
     opened = []
 
     def open():
