@@ -403,6 +403,7 @@ def test_a_key_tells_the_digit_but_not_in_a_field(open_page, server):
     page.locator("#inside > summary").click()
     draw(page, 7)
     says(page, 7)
+    expect(page.locator("#class")).to_be_visible()  # a hidden field takes no focus, and the key would tell the digit
     page.locator("#class").focus()
     page.keyboard.press("4")  # chooses the 4 in the list
     expect(page.locator("#heat-caption")).to_have_text("What each region adds to the logit of 4")
