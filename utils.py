@@ -445,7 +445,7 @@ def verdict(history: History) -> Verdict:
     Counts are compared as integers: 9,940 of 10,000 is enough, 9,939 is not.
     """
     if history.dataset != "MNIST":
-        return Verdict(None, f"not judged: measured on a {history.dataset}, not on all of MNIST")
+        return Verdict(None, f"not judged: {history.dataset}, expected all of MNIST")
     if len(history) < LAST_EPOCHS:
         return Verdict(None, f"not judged: {len(history)} epochs, expected at least {LAST_EPOCHS}")
     if len(history) > MOST_EPOCHS:

@@ -617,7 +617,7 @@ def test_the_sample_gives_no_verdict_and_no_points(graded, tmp_path):
     grade = graded({"a": NET}, draw=True)["a"]
     cells = next(csv.DictReader(io.StringIO((tmp_path / "out" / "grades.csv").read_text())))
     assert list(cells) == list(marks.COLUMNS)
-    assert cells["consistent"] == f"not judged: measured on a {utils.SAMPLE}, not on all of MNIST"
+    assert cells["consistent"] == f"not judged: {utils.SAMPLE}, expected all of MNIST"
     assert cells["points"] == cells["difference to Step 3"] == "" and cells["isolation"] == "none"
     assert float(cells["mean"]) == pytest.approx(grade.summary.mean, abs=1e-3)
     for page in ("a", "index"):

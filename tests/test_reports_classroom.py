@@ -64,6 +64,21 @@ def test_a_class_is_a_test_set(checkpoint, few, monkeypatch, capsys):
             assert min(picture.size) > 100
 
 
+def test_digits_that_nobody_drew_have_no_part_in_the_means(checkpoint, few, monkeypatch, capsys):
+    drawn = (few[1].labels == 3) | (few[1].labels == 5)
+    images, labels = few[1].images[drawn], few[1].labels[drawn]
+    write_class(Path("class-1"), images.numpy(), labels.tolist())
+    assert command(monkeypatch, "test", checkpoint, "class-1") == 0
+    folder = checkpoint.parent / "class-1"
+    content, text = json.loads((folder / "metrics.json").read_text()), (folder / "metrics.txt").read_text()
+    loaded = load_model(checkpoint)
+    said = predict(loaded.model, loaded.recipe, few[1][drawn]).argmax(1)
+    recalls = {digit: 100 * float((said[labels == digit] == digit).float().mean()) for digit in (3, 5)}
+    assert {int(digit): row["recall"] for digit, row in content["digits"].items()} == pytest.approx(recalls)
+    assert content["recall"] == pytest.approx(sum(recalls.values()) / 2) and content["recall"] > 0
+    assert [line.split()[0] for line in text.splitlines() if line.split()[:1] and line.split()[0].isdigit()] == ["3", "5"]
+
+
 def test_the_interval_is_that_of_clopper_and_pearson(checkpoint, few, monkeypatch, capsys):
     """10 of 10 right: from 69.15 %, as in tables."""
     loaded = load_model(checkpoint)

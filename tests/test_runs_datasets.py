@@ -92,7 +92,7 @@ def test_a_study_of_other_images_is_recorded_under_another_hash(small_fashion, s
     }
     assert recorded["clothes"]["history"]["dataset"] == "Fashion-MNIST"
     assert recorded["digits"]["history"]["dataset"] == utils.SAMPLE
-    assert "measured on a Fashion-MNIST, not on all of MNIST" in said  # no verdict
+    assert "not judged: Fashion-MNIST, expected all of MNIST" in said  # no verdict
 
 
 def test_a_network_of_clothes_is_tested_on_clothes(small_fashion, monkeypatch, capsys, sample):

@@ -552,7 +552,7 @@ def test_notebooks_are_executed_into_a_folder_with_a_closing_table(tmp_path, mon
     execute(tmp_path / "executed", ["Session7_Step3"])
     table = capsys.readouterr().out.split("\n\n")[-1]
     assert [path.stem for path in (tmp_path / "executed").iterdir()] == ["Session7_Step3"]
-    assert table.count("not judged: measured on a 5,000-image sample") == 1
+    assert table.count("not judged: 5,000-image sample of MNIST, expected all of MNIST") == 1
     run = utils.History.load(ROOT / "runs/Session7_Step3.json")
     assert (len(run), run.train_images, run.test_images) == (2, 2_000, 1_000)
 

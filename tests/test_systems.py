@@ -270,7 +270,7 @@ def test_a_recipe_that_monitors_the_loss_keeps_the_epoch_of_the_lowest_and_waits
 def test_a_run_on_the_sample_says_so(monkeypatch, tmp_path):
     monkeypatch.setenv("SESSION7_DATASET", "sample")
     run(replace(SMALL, epochs=1), seed=0, show=False, folder=tmp_path)
-    assert "measured on a 5,000-image sample of MNIST, not on all of MNIST" in (tmp_path / "log.txt").read_text()
+    assert "measured on: 5,000-image sample of MNIST, expected all of MNIST" in (tmp_path / "log.txt").read_text()
 
 
 def test_a_study_of_systems_leaves_records_with_mistakes_and_a_folder_a_run(few, monkeypatch):

@@ -61,7 +61,7 @@ class Terms:
     def why_not_judged(self) -> str:
         """Why there is no verdict, and there are no points, for anybody; "" if there are."""
         if self.dataset != "MNIST":
-            return f"not judged: measured on a {self.dataset}, not on all of MNIST"
+            return f"not judged: {self.dataset}, expected all of MNIST"
         if self.recipe.epochs < utils.LAST_EPOCHS:
             return f"not judged: {self.recipe.epochs} epochs, expected at least {utils.LAST_EPOCHS}"
         return ""

@@ -89,10 +89,13 @@ def answers(labels: Tensor, tested: Tested) -> np.ndarray:
 def metrics(labels: Tensor, tested: Tested) -> dict[str, object]:
     """Return accuracy, precision, recall and F1 in percent, overall (the mean over the digits) and per digit, and the
     confusion matrix in images: one row per label, one column per prediction.
+
+    A digit without images has no scores, and no part in the means.
     """
     true, said = labels.cpu().numpy(), answers(labels, tested)
+    occurring = np.unique(true).tolist()
     names = ("precision", "recall", "f1")
-    scores = {"labels": list(DIGITS), "zero_division": 0}
+    scores = {"labels": occurring, "zero_division": 0}
     overall = precision_recall_fscore_support(true, said, average="macro", **scores)[:3]
     *by_digit, images = precision_recall_fscore_support(true, said, average=None, **scores)
     return {
@@ -101,13 +104,19 @@ def metrics(labels: Tensor, tested: Tested) -> dict[str, object]:
         **{name: 100 * float(score) for name, score in zip(names, overall)},
         "loss": tested.loss,
         "digits": {
-            str(digit): {name: 100 * float(score[digit]) for name, score in zip(names, by_digit)}
-            | {"images": int(images[digit])}
-            for digit in DIGITS
+            str(digit): {name: 100 * float(score[row]) for name, score in zip(names, by_digit)}
+            | {"images": int(images[row])}
+            for row, digit in enumerate(occurring)
         },
         "confusion_matrix": confusion_matrix(true, said, labels=list(DIGITS)).tolist(),
         "mistakes": tested.mistakes,
     }
+
+
+def score_table(labels: Tensor, tested: Tested) -> str:
+    """The scores of `metrics` as text, one row per digit that occurs."""
+    true, said = labels.cpu().numpy(), answers(labels, tested)
+    return str(classification_report(true, said, labels=np.unique(true), digits=4, zero_division=0))
 
 
 def show_confusion(labels: Tensor, tested: Tested, title: str) -> Figure:
@@ -129,10 +138,12 @@ def show_confusion(labels: Tensor, tested: Tested, title: str) -> Figure:
 def show_scores(scores: Mapping[str, Any], title: str) -> Figure:
     """Plot precision, recall and F1 of each digit, from `metrics`."""
     figure, axes = plt.subplots(figsize=(9, 3.6), layout="constrained")
-    for shift, name in zip((-0.27, 0.0, 0.27), ("precision", "recall", "f1")):
-        heights = [scores["digits"][str(digit)][name] for digit in DIGITS]
-        axes.bar(np.array(DIGITS) + shift, heights, width=0.27, label=f"{name}, mean {scores[name]:.2f}")
-    lowest = min(scores["digits"][str(digit)][name] for digit in DIGITS for name in ("precision", "recall", "f1"))
+    names = ("precision", "recall", "f1")
+    positions = np.array([int(digit) for digit in scores["digits"]])
+    for shift, name in zip((-0.27, 0.0, 0.27), names):
+        heights = [of_digit[name] for of_digit in scores["digits"].values()]
+        axes.bar(positions + shift, heights, width=0.27, label=f"{name}, mean {scores[name]:.2f}")
+    lowest = min(of_digit[name] for of_digit in scores["digits"].values() for name in names)
     axes.set_ylim(max(0, lowest - 1) if lowest < 99 else 98, 100)
     axes.set(xticks=list(DIGITS), xlabel="digit", ylabel="percent", title=title)
     figure.legend(loc="outside lower center", ncols=3, fontsize=8)
@@ -176,9 +187,7 @@ def test(path: Path) -> str:
     save(show_wrong(digits, {loaded.name: tested}, title), folder / "mistakes.png")
     run = {"name": loaded.name, "seed": loaded.seed, "epoch": loaded.epoch, "dataset": digits.dataset}
     utils.write_json(folder / "metrics.json", run | {"unit": "percent"} | scores)
-    true, said = digits.labels.cpu().numpy(), answers(digits.labels, tested)
-    report = classification_report(true, said, labels=list(DIGITS), digits=4, zero_division=0)
-    text = f"{title}, {tested.accuracy:.2f} % are right\n\n{report}"
+    text = f"{title}, {tested.accuracy:.2f} % are right\n\n{score_table(digits.labels, tested)}"
     with utils.whole_or_not_at_all(folder / "metrics.txt") as unfinished:
         unfinished.write_text(text)
     return f"{text}\n{', '.join(LEFT_BY_TEST[:-1])} and {LEFT_BY_TEST[-1]} are in {folder}"

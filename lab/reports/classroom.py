@@ -9,12 +9,11 @@ import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
 from scipy.stats import binomtest
-from sklearn.metrics import classification_report
 
 import utils
 from lab.evidence.figures import save
 from lab.evidence.places import expect_folder
-from lab.reports.analysis import DIGITS, answers, metrics, show_confusion
+from lab.reports.analysis import DIGITS, metrics, score_table, show_confusion
 from lab.reports.errors import show_wrong
 from lab.runs.checkpoint import load_model
 from lab.runs.train import evaluate, predict
@@ -113,11 +112,9 @@ def evaluate_on_class(checkpoint: Path, folder: Path) -> str:
         ],
     }
     utils.write_json(out / "metrics.json", run | {"unit": "percent"} | scores)
-    true, said = digits.labels.cpu().numpy(), answers(digits.labels, tested)
-    report = classification_report(true, said, labels=list(DIGITS), digits=4, zero_division=0)
     text = f"{title}\naccuracy {tested.accuracy:.2f} %, 95 % interval {low:.2f} to {high:.2f} %\n"
     text += f"left out, without a truth or an image: {drawings.left_out}\n" * bool(drawings.left_out)
-    text += f"\n{report}"
+    text += f"\n{score_table(digits.labels, tested)}"
     with utils.whole_or_not_at_all(out / "metrics.txt") as unfinished:
         unfinished.write_text(text)
     return f"{text}\nmetrics.json, metrics.txt, confusion.png and mistakes.png are in {out}"

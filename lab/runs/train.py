@@ -282,7 +282,7 @@ def log(recipe: Recipe, history: utils.History, tested: Tested | None = None) ->
     else:
         lines.append(f"kept: epoch {kept}, the last one")
     if history.dataset != DATASETS[recipe.dataset]:
-        lines.append(f"measured on a {history.dataset}, not on all of {DATASETS[recipe.dataset]}")
+        lines.append(f"measured on: {history.dataset}, expected all of {DATASETS[recipe.dataset]}")
     if is_out_of_patience(recipe, history):
         lines.append(f"stopped early: no better epoch for {recipe.patience}")
     if tested:
