@@ -816,12 +816,20 @@ def test_the_default_rubric_gives_a_hundred_points():
 @pytest.mark.parametrize(
     "content, complaint",
     [
-        ("items: []", "items: List should have at least 1 item"),
-        ("items: [{name: a, measure: mean, points: 3}]", "items.1: has neither at_least nor at_most"),
-        ("items: [{name: a, measure: mean, points: 3, at_least: 1, at_most: 2}]", "items.1: has at_least and at_most"),
-        ("items: [{name: a, measure: beauty, points: 3}]", "items.1.measure: Input should be 'parameters'"),
-        ("items: [{name: a, measure: mean, points: -3, at_least: 1}]", "items.1.points: Input should be greater"),
-        ("points: 3", "Field required"),
+        ("items: []", "items is '[]': list should have at least 1 item"),
+        ("items: [{name: a, measure: mean, points: 3}]", "item 1 has neither at_least nor at_most"),
+        ("items: [{name: a, measure: mean, points: 3, at_least: 1, at_most: 2}]", "item 1 has at_least and at_most"),
+        ("items: [{name: a, measure: beauty, points: 3}]", "item 1, measure is 'beauty': input should be 'parameters'"),
+        (
+            "items: [{name: a, measure: mean, points: -3, at_least: 1}]",
+            "item 1, points is '-3': input should be greater",
+        ),
+        ("points: 3", "points is unknown, expected items"),
+        ("items: [{name: a, measure: mean, at_least: 1}]", "item 1, points is missing"),
+        (
+            "items: [{name: a, measure: mean, at_least: 1, pionts: 3}]",
+            "item 1, pionts is unknown, expected name, measure",
+        ),
         ("", "is empty, expected a rubric, such as rubric.yaml"),
         ("[1", "is not YAML that is read here, expected a rubric, such as rubric.yaml: "),
         ("- 1", "has a list, expected a rubric, such as rubric.yaml"),

@@ -76,7 +76,10 @@ def test_digits_that_nobody_drew_have_no_part_in_the_means(checkpoint, few, monk
     recalls = {digit: 100 * float((said[labels == digit] == digit).float().mean()) for digit in (3, 5)}
     assert {int(digit): row["recall"] for digit, row in content["digits"].items()} == pytest.approx(recalls)
     assert content["recall"] == pytest.approx(sum(recalls.values()) / 2) and content["recall"] > 0
-    assert [line.split()[0] for line in text.splitlines() if line.split()[:1] and line.split()[0].isdigit()] == ["3", "5"]
+    assert [line.split()[0] for line in text.splitlines() if line.split()[:1] and line.split()[0].isdigit()] == [
+        "3",
+        "5",
+    ]
 
 
 def test_the_interval_is_that_of_clopper_and_pearson(checkpoint, few, monkeypatch, capsys):

@@ -75,10 +75,25 @@ def read(path: Path = DEFAULT) -> Rubric:
     try:
         return Rubric.model_validate(content)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(str(part + 1) if isinstance(part, int) else str(part) for part in first["loc"])
-        message = first["msg"].removeprefix("Value error, ")
-        raise ValueError(f"{path} is not a rubric: {where or 'it'}: {message}, see {DEFAULT.name}") from None
+        raise ValueError(f"{path} is not a rubric: {_complaint(error)}, see {DEFAULT.name}") from None
+
+
+def _complaint(error: ValidationError) -> str:
+    """One thing that is wrong, and where. A name that is misspelled is missing as well: the spelling comes first."""
+    errors = error.errors(include_url=False)
+    first = next((one for one in errors if one["type"] == "extra_forbidden"), errors[0])
+    where = ", ".join(f"item {part + 1}" if isinstance(part, int) else str(part) for part in first["loc"])
+    where = where.removeprefix("items, ")
+    match first["type"]:
+        case "extra_forbidden":
+            known = Item.model_fields if len(first["loc"]) > 1 else Rubric.model_fields
+            return f"{where} is unknown, expected {', '.join(known)}"
+        case "missing":
+            return f"{where} is missing"
+        case "value_error":
+            return f"{where} {first['msg'].removeprefix('Value error, ')}"
+        case _:
+            return f"{where} is {str(first['input'])[:60]!r}: {first['msg'][0].lower()}{first['msg'][1:]}"
 
 
 def _read_yaml(path: Path) -> dict[str, object]:
