@@ -93,6 +93,8 @@ class Scaled(nn.Module):
         ("mynet:nn", "mynet.py:nn is a module, expected a class"),
         ("mynet.py", "mynet.py has the networks MyNet, ready, factory, expected one, or its name: mynet.py:MyNet"),
         ("nothing.py:Net", "there is no file nothing.py, expected a Python file with a network"),
+        ("notes.md:Net", "notes.md is no Python file, expected a Python file with a network"),
+        ("notes.md", "notes.md is no Python file, expected a Python file with a network"),
         ("nothing", "there is no network 'nothing', expected one of models.py"),
         ("torn.py:Net", "torn.py cannot be imported: SyntaxError: '(' was never closed (line 2)"),
         ("raises.py:Net", "raises.py cannot be imported: ZeroDivisionError: division by zero (line 3)"),
@@ -104,6 +106,7 @@ def test_bad_names_and_files_are_one_sentence(mynet, tmp_path, name, complaint):
     files = {"torn": "\nclass Net(", "raises": "\n\n1 / 0", "quits": "\nraise SystemExit(3)", "empty": "x = 1"}
     for stem, text in files.items():
         (tmp_path / f"{stem}.py").write_text(text)
+    (tmp_path / "notes.md").write_text("# Notes")
     with pytest.raises(ValueError) as error:
         own.find(name)
     assert str(error.value).startswith(complaint) and "\n" not in str(error.value)

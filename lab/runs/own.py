@@ -67,7 +67,9 @@ def find(name: str) -> Own:
             "judge(MyNet) does the same, and `grade` takes a folder of notebooks"
         )
     if not file.is_file():
-        raise ValueError(f"there is no file {file}, expected a Python file with a network, such as mynet.py:MyNet")
+        given = Path(name.rpartition(":")[0] or name)
+        wrong = f"{given} is no Python file" if given.is_file() else f"there is no file {file}"
+        raise ValueError(f"{wrong}, expected a Python file with a network, such as mynet.py:MyNet")
     for module in BUILT_IN:
         if module.__file__ and file.resolve() == Path(module.__file__).resolve():
             return find(key)
