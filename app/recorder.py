@@ -138,8 +138,9 @@ class Recorder:
         self._remember(row)
         self._wake.set()
         with self._drained:
-            if not self.online or not self._drained.wait_for(lambda: not self._spool.holds(place), PATIENCE):
-                return False
+            self._drained.wait_for(lambda: not self.online or not self._spool.holds(place), PATIENCE)
+        if self._spool.holds(place):
+            return False
         counts = self._label_in_store(row.id)
         if counts is None:
             return False

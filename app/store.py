@@ -283,7 +283,7 @@ def _make_upsert(insert: postgresql.Insert | sqlite.Insert) -> postgresql.Insert
 
 
 def _set_up_sqlite(connection: sqlite3.Connection, record: object) -> None:
-    for patience in (*[0.02] * 50, 0):  # SQLite does not wait by itself while another connection changes this
+    for patience in (*[0.02] * 250, 0):  # SQLite does not wait by itself while another connection changes this
         try:
             connection.execute("PRAGMA journal_mode=WAL")  # readers do not wait for writers
             return

@@ -75,7 +75,7 @@ def expect_recorded(server: App, postgres: Postgres, drawings: int) -> None:
 def start_to_first_prediction(folder: Path, body: bytes, url: str) -> float:
     """Return the seconds from starting a server to its first prediction."""
     begin = time.perf_counter()
-    with App(folder, DATABASE_URL=url) as server:
+    with App(folder, patient=False, DATABASE_URL=url) as server:
         assert server.client.post("predict", content=body).status_code == 200
         return time.perf_counter() - begin
 
@@ -127,16 +127,16 @@ def bench() -> dict[str, float | list[float]]:
             paths = (Path(folder, str(number)) for number in itertools.count())
             for _ in range(RUNS):
                 started = start_to_first_prediction(next(paths), bodies[0], postgres.url)
-                with App(next(paths), DATABASE_URL=postgres.url) as server:
+                with App(next(paths), patient=False, DATABASE_URL=postgres.url) as server:
                     on_one_core(server, cores[0])
                     load(server.address, bodies, CONNECTIONS, 1, None)  # warm-up
                     figures = measure_load(server, bodies)
                     expect_recorded(server, postgres, int(1.4 * SECONDS * figures["predictions_per_second"]))
                 by_default = dict.fromkeys(PLENTY, "")
-                with App(next(paths), DATABASE_URL=postgres.url, **by_default) as server:
+                with App(next(paths), patient=False, DATABASE_URL=postgres.url, **by_default) as server:
                     on_one_core(server, cores[0])
                     runs.append({"seconds_to_first_prediction": started} | figures | measure_class(server, bodies))
-            with App(next(paths), DATABASE_URL=postgres.url) as server:
+            with App(next(paths), patient=False, DATABASE_URL=postgres.url) as server:
                 feedback = measure_feedback(server, postgres, bodies[0]) | {"megabytes": server.megabytes}
     finally:
         postgres.close()

@@ -208,8 +208,9 @@ def url(request, tmp_path):
 def browser():
     """A browser that starts; without one, the test is skipped."""
     from browser import NO_BROWSER, launch
-    from playwright.sync_api import sync_playwright
+    from playwright.sync_api import expect, sync_playwright
 
+    expect.set_options(timeout=60_000)  # a machine may be busy; what does not come is waited for in failing tests alone
     with sync_playwright() as playwright:
         browser, _ = launch(playwright) or pytest.skip(NO_BROWSER)
         yield browser

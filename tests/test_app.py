@@ -224,9 +224,9 @@ def test_a_second_correction_is_refused(server, seven):
 
 
 def test_a_client_over_its_rate_limit_has_to_wait(tmp_path, seven):
-    with App(tmp_path, APP_REQUESTS_PER_SECOND="1", APP_BURST="5") as server:
+    with App(tmp_path, APP_REQUESTS_PER_SECOND="0.01", APP_BURST="5") as server:
         codes = [server.client.post("predict", content=seven).status_code for _ in range(8)]
-        assert codes[:5] == [200] * 5 and codes[-1] == 429
+        assert codes == [200] * 5 + [429] * 3
         answer = server.client.post("predict", content=seven)
         assert int(answer.headers["Retry-After"]) >= 1 and "try again" in answer.json()["error"]
 
@@ -358,9 +358,9 @@ def test_on_a_terminal_it_prints_its_address_and_stops_quietly(tmp_path, how):
         while said.count("\n") < 2:
             said += os.read(ours, 1_000).decode()
         address = said.split()[0]
-        assert httpx.get(f"{address}healthz", timeout=20).status_code == 200
+        assert httpx.get(f"{address}healthz", timeout=60).status_code == 200
         process.send_signal(how)
-        assert process.wait(20) == (0 if how == signal.SIGINT else -how)
+        assert process.wait(60) == (0 if how == signal.SIGINT else -how)
         with contextlib.suppress(OSError):  # the other end of the terminal is closed
             while more := os.read(ours, 1_000).decode():
                 said += more
@@ -391,11 +391,14 @@ def test_the_image_script_serves_checks_health_and_writes_only_its_data(tmp_path
     quiet = {"cwd": root, "env": environment, "stderr": subprocess.DEVNULL}
     assert subprocess.run(health, check=False, **quiet).returncode != 0
     with subprocess.Popen([root / "app/image.sh"], stdout=subprocess.DEVNULL, **quiet) as process:
-        wait_until(lambda: subprocess.run(health, check=False, **quiet).returncode == 0)
-        id = uuid.uuid4()
-        assert httpx.post(f"http://127.0.0.1:{port}/predict?drawing={id}", content=seven).json()["digit"] == 7
-        assert httpx.post(f"http://127.0.0.1:{port}/drawings/{id}/truth", json={"digit": 7}).status_code == 200
-        process.terminate()
+        try:
+            wait_until(lambda: subprocess.run(health, check=False, **quiet).returncode == 0)
+            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
+                id = uuid.uuid4()
+                assert client.post(f"predict?drawing={id}", content=seven).json()["digit"] == 7
+                assert client.post(f"drawings/{id}/truth", json={"digit": 7}).status_code == 200
+        finally:
+            process.terminate()
     assert sorted(root.rglob("*")) == before
     assert {path.name for path in (tmp_path / "data").iterdir()} >= {"drawings.sqlite", "spool.sqlite"}
 

@@ -16,7 +16,7 @@ import httpx
 import pytest
 import sqlalchemy as sa
 from load import page_picture
-from servers import App, wait_until
+from servers import App, free_port, wait_until
 
 from app.server import make_app
 from app.settings import Settings
@@ -143,7 +143,7 @@ def test_a_damaged_file_exits_with_one_sentence(tmp_path, seven, name, damage):
     path.write_bytes(whole[:at] + b"damaged " * ((len(whole) - at) // 8))
     before = path.read_bytes()
     run = {"cwd": tmp_path, "env": server.environment, "capture_output": True, "text": True}
-    done = subprocess.run([sys.executable, "-m", "app"], check=False, timeout=60, **run)
+    done = subprocess.run([sys.executable, "-m", "app"], check=False, timeout=300, **run)
     assert done.returncode == 2 and done.stderr.count("\n") == 1
     assert f"{name} cannot be used (" in done.stderr and "set APP_DATA" in done.stderr
     assert path.read_bytes() == before
@@ -213,13 +213,12 @@ def test_forty_kills_lose_and_double_no_correction(tmp_path, request, seven, kin
         postgres = request.getfixturevalue("postgres")
         postgres.empty()
         variables, url = {"DATABASE_URL": postgres.url}, postgres.url
-    server = App(tmp_path, **variables)
-    server.environment["APP_PORT"] = server.address.rstrip("/").rsplit(":", 1)[1]
+    server = App(tmp_path, APP_PORT=str(free_port()), **variables)
     told, stop = {}, threading.Event()
 
     def draw(digit):
         while not stop.is_set():
-            with contextlib.suppress(httpx.TransportError), httpx.Client(base_url=server.address, timeout=10) as client:
+            with contextlib.suppress(httpx.TransportError), httpx.Client(base_url=server.address, timeout=60) as client:
                 while not stop.is_set():
                     id = uuid.uuid4()
                     if client.post(f"predict?drawing={id}", content=seven).status_code == 200:
@@ -232,19 +231,20 @@ def test_forty_kills_lose_and_double_no_correction(tmp_path, request, seven, kin
         with ThreadPoolExecutor(4) as pool:
             for digit in range(4):
                 pool.submit(draw, digit)
-            for number in range(40):
-                before = len(told)
-                wait_until(lambda before=before: len(told) > before + 5, 60)
-                if kind == "postgresql" and number % 10 == 5:
-                    postgres.stop()
-                server.stop(signal.SIGKILL)
-                server.start()
-                if kind == "postgresql" and number % 10 == 7:
-                    postgres.start()
-            stop.set()
-        wait_until(lambda: server.client.get("readyz").json()["waiting"] == 0, 60)
+            try:
+                for number in range(40):
+                    before = len(told)
+                    wait_until(lambda before=before: len(told) > before + 5)
+                    if kind == "postgresql" and number % 10 == 5:
+                        postgres.stop()
+                    server.stop(signal.SIGKILL)
+                    server.start()
+                    if kind == "postgresql" and number % 10 == 7:
+                        postgres.start()
+            finally:
+                stop.set()
+        wait_until(lambda: server.client.get("readyz").json()["waiting"] == 0)
     finally:
-        stop.set()
         server.stop()
     found = {id: truth for id, truth in labels(url).items() if truth is not None}
     assert len(told) > 200

@@ -4,15 +4,17 @@ import io
 import os
 import re
 import time
+import uuid
 from itertools import pairwise
 
+import httpx
 import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from load import SIDE, page_picture
 from PIL import Image
 from playwright.sync_api import Page, expect
-from servers import REPOSITORY, App
+from servers import REPOSITORY, App, free_port, wait_until
 from test_app import encode, redraw
 from test_app_inside import without_maps
 
@@ -69,6 +71,7 @@ def open_page(browser, server):
 
     yield open
     for context in contexts:
+        context.unroute_all(behavior="ignoreErrors")
         context.close()
     assert not elsewhere
     assert not complaints
@@ -105,19 +108,34 @@ def says(page, digit):
     )
 
 
-def widths(page):
-    """The percentages of the ten bars, once they stop changing."""
-    before = None
-    while (texts := page.locator("#bars .percent").all_inner_texts()) != before:
-        before = texts
-        page.wait_for_timeout(300)
-    return [float(re.sub("[^0-9.]", "", text)) for text in texts]
-
-
 def rests(page):
-    """Wait until the last answer has come, and what is asked about it."""
-    widths(page)
-    page.wait_for_timeout(400)
+    """Wait until the answer about the last stroke is shown."""
+    page.evaluate("async () => (await import(new URL('answer.js', document.baseURI))).arrived()")
+
+
+def widths(page):
+    """The percentages of the ten bars, once the last answer is shown and they stop moving."""
+    rests(page)
+    page.wait_for_timeout(300)
+    return [float(re.sub("[^0-9.]", "", text)) for text in page.locator("#bars .percent").all_inner_texts()]
+
+
+def looked_inside(page):
+    """Wait until the maps of the last answer are shown: the image below the class map is the one that is answered."""
+    rests(page)
+    same = """() => {
+      const image = (id) => [...document.getElementById(id).getContext("2d").getImageData(0, 0, 28, 28).data].join();
+      return image("seen") === image("heat-image");
+    }"""
+    wait_until(lambda: page.locator("#heat td").count() and page.evaluate(same))
+
+
+def wait_for(page, true):
+    """Poll as `wait_until` does, while the browser's events come in."""
+    end = time.monotonic() + 60
+    while not true():
+        assert time.monotonic() < end
+        page.wait_for_timeout(20)
 
 
 def seen(page):
@@ -175,8 +193,8 @@ def test_a_correction_changes_the_statistics(open_page, server):
     page.get_by_role("button", name="It was a 9").click()
     expect(page.locator("#numbers")).to_contain_text("50.0 % of 2")
     expect(page.locator("#mistakes")).to_contain_text("a 9 mistaken for a 4")
-    assert page.locator("#matrix tbody tr").nth(9).locator("td").nth(4).inner_text() == "1"
-    assert page.locator("#matrix tbody tr").nth(7).locator("td").nth(7).inner_text() == "1"
+    for truth, answer in ((9, 4), (7, 7)):
+        expect(page.locator("#matrix tbody tr").nth(truth).locator("td").nth(answer)).to_have_text("1")
     expect(page.get_by_role("button", name="It was a 4")).to_be_disabled()  # only one correction per drawing
     page.reload()
     expect(page.locator("#numbers")).to_contain_text("50.0 % of 2")
@@ -211,28 +229,33 @@ def test_undo_removes_a_stroke_and_clear_removes_all(open_page):
 
 
 def test_one_request_runs_at_a_time_and_stale_responses_are_ignored(open_page):
-    """Responses take half a second: new strokes wait, and the response for a cleared drawing is not shown."""
+    """Responses are held back: new strokes wait, and the response for a cleared drawing is not shown."""
     page = open_page()
-    flying = []
-    most = []
+    held = []
 
-    def slowly(route):
-        flying.append(route)
-        most.append(len(flying))
-        page.wait_for_timeout(500)
-        flying.remove(route)
-        route.continue_()
+    def hold(route):
+        held.append(route)
 
-    page.route("**/predict?*", slowly)
+    page.route("**/predict?*", hold)
     draw(page, 4)
+    wait_for(page, lambda: held)
     page.get_by_role("button", name="Clear").click()
+    page.wait_for_timeout(500)
+    assert len(held) == 1  # for about twenty mouse moves
+    with page.expect_response("**/predict?*"):
+        held[0].continue_()
+    page.wait_for_timeout(500)
     expect(page.locator("#confidence")).to_have_text("Draw something first.")
-    page.wait_for_timeout(1_500)
-    expect(page.locator("#confidence")).to_have_text("Draw something first.")
-    assert max(most) == 1 and len(most) <= 3  # for about twenty mouse moves
+    assert len(held) == 1
     draw(page, 7)
+    for number in (1, 2):  # the first stroke's, and one more for all that was drawn meanwhile
+        wait_for(page, lambda number=number: len(held) > number)
+        page.wait_for_timeout(200)
+        assert len(held) == number + 1
+        held[number].continue_()
     says(page, 7)
-    assert max(most) == 1
+    page.wait_for_timeout(200)
+    assert len(held) == 3
 
 
 def test_long_drawing_stays_within_the_rate_limit(browser, tmp_path):
@@ -246,12 +269,13 @@ def test_long_drawing_stays_within_the_rate_limit(browser, tmp_path):
         page.mouse.move(box["x"] + 50, box["y"] + 50)
         page.mouse.down()
         end = time.monotonic() + 4
-        while time.monotonic() < end:
+        while time.monotonic() < end or len(codes) <= 30:
+            assert time.monotonic() < end + 120
             for x, y in ((200, 60), (60, 200), (200, 200), (60, 60)):
                 page.mouse.move(box["x"] + x, box["y"] + y, steps=10)
         page.mouse.up()
         page.close()
-    assert set(codes) == {200} and len(codes) > 30
+    assert set(codes) == {200}
 
 
 def test_the_benchmark_sends_what_the_page_sends(open_page, digits):
@@ -261,7 +285,7 @@ def test_the_benchmark_sends_what_the_page_sends(open_page, digits):
 
     page.on("request", lambda asked: sent.append(asked.post_data_buffer) if "/predict?" in asked.url else None)
     draw(page, 7)
-    says(page, 7)
+    rests(page)
     ours, theirs = page_picture(digits[7]), sent[-1]
     shapes = [
         (picture.format, picture.size, picture.mode) for picture in map(Image.open, map(io.BytesIO, (ours, theirs)))
@@ -271,8 +295,8 @@ def test_the_benchmark_sends_what_the_page_sends(open_page, digits):
 
 
 def test_what_was_refused_is_sent_again(browser, tmp_path):
-    """With limits of two predictions per second and a correction in ten, the page shows the last answer and records all."""
-    limits = {"APP_REQUESTS_PER_SECOND": "2", "APP_BURST": "4"}
+    """With limits of a prediction in two seconds and a correction in ten, the page shows the last answer and records all."""
+    limits = {"APP_REQUESTS_PER_SECOND": "0.5", "APP_BURST": "1"}
     with App(tmp_path, **limits, APP_CORRECTIONS_PER_SECOND="0.1", APP_CORRECTIONS_BURST="1") as server:
         page = browser.new_page()
         codes = {"predict": [], "truth": []}
@@ -280,9 +304,12 @@ def test_what_was_refused_is_sent_again(browser, tmp_path):
         page.goto(server.address)
         for digit in (7, 1):
             draw(page, digit)
-            expect(page.locator("#digit")).to_have_text(str(digit), timeout=20_000)
+            expect(page.locator("#digit")).to_have_text(str(digit))
+            if digit == 1:  # the budget is spent a moment before, however long the drawing took
+                spent = {"url": f"{server.address}drawings/{uuid.uuid4()}/truth", "content": b"no correction"}
+                wait_until(lambda spent=spent: httpx.post(**spent, timeout=60).status_code == 422)
             page.get_by_role("button", name=f"It was a {digit}").click()
-            expect(page.locator("#told")).to_contain_text(f"Recorded. It was a {digit}", timeout=20_000)
+            expect(page.locator("#told")).to_contain_text(f"Recorded. It was a {digit}")
         page.close()
     assert 429 in codes["predict"] and set(codes["predict"]) == {200, 429}
     assert codes["truth"][0] == codes["truth"][-1] == 200 and 429 in codes["truth"] and codes["truth"].count(200) == 2
@@ -293,13 +320,18 @@ def test_screen_readers_hear_only_the_final_prediction(open_page):
     expect(page.locator("#announced")).to_have_text("Draw something first.")  # said once the page is there
     page.evaluate(
         """() => {
-          window.heard = [];
+          [window.heard, window.seen] = [[], []];
           new MutationObserver(() => heard.push(announced.textContent)).observe(announced, { childList: true });
+          new MutationObserver(() => seen.push(performance.now())).observe(confidence, { childList: true });
         }"""
     )
     draw(page, 7)
+    rests(page)
+    page.wait_for_timeout(1_000)
     expect(page.locator("#announced")).to_contain_text("It is a 7, with a confidence of")
-    assert len(page.evaluate("heard")) == 1
+    times = page.evaluate("seen")
+    pauses = sum(later - earlier > 550 for earlier, later in pairwise(times))  # none, unless the machine is busy
+    assert len(times) > 1 and len(page.evaluate("heard")) <= 1 + pauses
 
 
 def test_an_unreachable_database_is_reported(browser, tmp_path):
@@ -315,14 +347,13 @@ def test_an_unreachable_database_is_reported(browser, tmp_path):
 
 
 def test_a_stopped_server_is_reported(browser, tmp_path):
-    server = App(tmp_path)
+    server = App(tmp_path, APP_PORT=str(free_port()))
     page = browser.new_page()
     page.goto(server.address)
     expect(page.locator("#about")).to_contain_text("7,750")
     server.stop()
     draw(page, 7)
     expect(page.locator("#confidence")).to_contain_text("The server does not respond")
-    server.environment["APP_PORT"] = server.address.rstrip("/").rsplit(":", 1)[1]
     server.start()
     draw(page, 7)
     says(page, 7)
@@ -554,10 +585,12 @@ def test_closed_it_asks_for_nothing(open_page):
     page.on("request", lambda request: asked.append(request.url.rpartition("/")[2].partition("?")[0]))
     for panel in ("inside", "compare"):
         draw(page, 7)
-        says(page, 7)
+        rests(page)
         assert "predict" in asked and panel not in asked
         page.locator(f"#{panel} > summary").click()
-        expect(page.locator(f"#{panel} [role=status]").first).not_to_have_text("Draw something first.")
+        expect(page.locator("#heat td" if panel == "inside" else "#other-bars .best").first).to_be_visible()
+        if panel == "compare":
+            expect(page.locator("#other-network")).to_contain_text("step1")
         assert panel in asked
         page.locator(f"#{panel} > summary").click()
         expect(page.locator(f"#{panel} h3").first).to_be_hidden()
@@ -576,7 +609,7 @@ def test_look_inside_shows_the_maps_and_what_each_region_adds(open_page):
     page.locator("#inside > summary").click()
     expect(page.locator("#looked")).to_have_text("Draw something first.")
     draw(page, 7)
-    rests(page)
+    looked_inside(page)
     expect(page.locator("#heat-caption")).to_have_text("What each region adds to the logit of 7")
     assert [block.locator("canvas").count() for block in page.locator(".maps").all()] == [8, 16, 34, 36, 38, 40]
     image = np.array(seen(page), dtype=np.uint8).reshape(28, 28)
@@ -617,7 +650,7 @@ def test_the_receptive_field_under_the_pointer_is_framed(open_page, layer, row, 
     page = open_page()
     page.locator("#inside > summary").click()
     draw(page, 7)
-    rests(page)
+    looked_inside(page)
     expect(page.locator("#heat-caption")).to_have_text("What each region adds to the logit of 7")
     maps = page.locator(".maps").nth(layer).locator("canvas").nth(5)
     maps.scroll_into_view_if_needed()
@@ -640,7 +673,7 @@ def test_the_arrow_keys_move_over_the_maps(open_page):
     page = open_page()
     page.locator("#inside > summary").click()
     draw(page, 7)
-    rests(page)
+    looked_inside(page)
     page.locator(".maps").nth(5).focus()
     for key in ["ArrowRight"] * 5 + ["ArrowDown"]:  # four values are in a row: the fourth step goes on to the next map
         page.keyboard.press(key)
@@ -851,7 +884,7 @@ def test_the_readme_picture_shows_this_page(open_page, digits, tmp_path):
             page.get_by_role("button", name=f"It was a {truth}").click()
             expect(page.locator("#told")).to_contain_text(f"It was a {truth}")
     page.locator("#inside > summary").click()
-    rests(page)
+    looked_inside(page)
     page.locator(".maps").nth(1).focus()
     for key in ["ArrowRight"] * 7 + ["ArrowDown"] * 4:
         page.keyboard.press(key)

@@ -707,7 +707,7 @@ def test_another_rubric_gives_other_points_without_training(graded, tmp_path):
 def test_one_interrupt_is_one_sentence_and_the_command_goes_on_later(sample, tmp_path):
     """A process of its own: as a terminal, it gets the signal, and what it runs in sandboxes does not."""
     (tmp_path / "in").mkdir()
-    (tmp_path / "in" / "a.py").write_text(NET + "import time\ntime.sleep(1000)\n")
+    (tmp_path / "in" / "a.py").write_text(NET + "import time\nopen('here', 'w').close()\ntime.sleep(1000)\n")
     arguments = ["grade", "in", "--seeds", "1", "--jobs", "2", "--out", "out"]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "SESSION7_DATASET": "sample", "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
@@ -718,12 +718,12 @@ def test_one_interrupt_is_one_sentence_and_the_command_goes_on_later(sample, tmp
         stderr=subprocess.PIPE,
         text=True,
     )
-    end = time.monotonic() + 60
-    while not list((tmp_path / "out").glob("unfinished*/run*/record/*")) and time.monotonic() < end:
+    end = time.monotonic() + 300
+    while not list((tmp_path / "out").glob("unfinished*/run*/record/here")):
+        assert time.monotonic() < end and process.poll() is None
         time.sleep(0.1)
-    time.sleep(1)
     process.send_signal(signal.SIGINT)
-    said = process.communicate(timeout=30)[1]
+    said = process.communicate(timeout=300)[1]
     assert process.returncode == 1
     assert "Traceback" not in said and "Error" not in said
     assert said.splitlines()[-1] == "interrupted: finished work is kept, and the same command resumes"
@@ -732,20 +732,20 @@ def test_one_interrupt_is_one_sentence_and_the_command_goes_on_later(sample, tmp
 
 def test_an_interrupt_is_heard_at_once_wherever_it_arrives(graded, monkeypatch):
     """Of several threads, any may get the signal; Python's own handler raises once the main thread goes on."""
-    over = threading.Event()
+    over, sent = threading.Event(), []
 
     def is_interrupted(*_):
+        sent.append(time.monotonic())
         signal.pthread_kill(threading.get_ident(), signal.SIGINT)
-        over.wait(20)
+        over.wait(60)
         raise AssertionError("nobody heard it")
 
     monkeypatch.setattr(Harness, "run", is_interrupted)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell ignores it
     try:
-        began = time.monotonic()
         with pytest.raises(KeyboardInterrupt):
             graded({"a": NET})
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - sent[0] < 30
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     finally:
         over.set()
