@@ -288,11 +288,11 @@ def _refuse() -> None:
     refuse_evidence(RECORDS, "unset it to compare the committed records", data=False)
 
 
-LEGEND = f"""claim and mean in percent of the 10,000 test images, with the weights of the best validation epoch, or of the
-last where all 60,000 images train; std over runs; 'luck' is how far chance alone may put our mean from the claim, either
+LEGEND = f"""claim and mean are in percent of the 10,000 test images, with the weights of the best validation epoch, or of the
+last where all 60,000 images train; std is over runs; 'luck' is how far chance alone may put our mean from the claim, either
 way, in 95 of 100 cases: that of the seeds, or of the test images where we have one run. A claim is 'missed' if the
 interval of mean - claim lies below zero, 'met' if it lies above -{SLACK} points; each is judged by itself, not adjusted
-for the number of claims. Seconds of the fastest epoch on one core, training and measuring."""
+for the number of claims. s/epoch is the fastest epoch on one core, training and measuring."""
 
 
 def size_legend(runs: Mapping[str, Runs]) -> str:

@@ -386,7 +386,7 @@ def _default_seeds() -> str:
         f"4 of 5 in {passes[4, 5]} %. The price is false refusals: one that is consistent for {100 * odds.GOOD:.0f} % of its",
         f"seeds fails in {refused[0]} % of cases. So after exactly one miss, run {seeds} more seeds, and accept if these are",
         f"all consistent: then {_percent(odds.chance(twice, odds.BAD))} % are falsely accepted and {refused[1]} % falsely",
-        f"refused. Even {seeds} of {seeds} does not mean every seed: the bound is {at_least_share(seeds, seeds)} of them.",
+        f"refused. Even {seeds} of {seeds} shows only that {at_least_share(seeds, seeds)} of all seeds are consistent.",
     )
 
 
@@ -454,12 +454,13 @@ def _frontier(evidence: Evidence) -> str:
     sizes = [over_seeds(evidence.runs("frontier", recipe)) for recipe in STUDIES["frontier"].recipes]
     smallest = over_seeds(evidence.runs("frontier", _smallest(evidence)))
     sentences = [
-        f"**How small?** {smallest.parameters:,} parameters meet the verdict for {_seeds(smallest.seeds, smallest.seeds)}.",
-        f"Their last five epochs are at {smallest.mean:.2f} % on average and at {smallest.worst:.2f} % in the worst case.",
+        f"**How small?** A network with {smallest.parameters:,} parameters is consistent for",
+        f"{_seeds(smallest.seeds, smallest.seeds)}.",
+        f"Its last five epochs are at {smallest.mean:.2f} % on average and at {smallest.worst:.2f} % in the worst case.",
         f"But it is the smallest of {len(sizes)} sizes that passes, so luck may have chosen it.",
     ]
     sentences += [
-        f"A larger network with {size.parameters:,} meets it for {_seeds(size.consistent, size.seeds)}: so few seeds"
+        f"A larger one with {size.parameters:,} is consistent for {_seeds(size.consistent, size.seeds)}: so few seeds"
         " do not rank neighboring sizes."
         for size in sizes
         if size.parameters > smallest.parameters and size.consistent < size.seeds

@@ -134,7 +134,7 @@ def _in_numbers(contrast: Contrast) -> dict[str, object]:
 HEAD = """# What the records say
 
 `python -m lab report` writes this page, its figures and `summary.json` from the {count} runs in `records/`; no number in the
-tables is typed. One run is one file, named after the hash of its recipe and its seed; a recipe of two studies was run once.
+tables is typed. One run is one file, named after the hash of its recipe and its seed; a recipe that is in two studies ran once.
 
 - *Mean* and *worst* are of the last five epochs, in percent of 10,000 images, over all seeds of the row; *spread* is the
   standard deviation of the seeds' means; *gap* is the accuracy after the last epoch on the training images, measured as the
@@ -142,18 +142,20 @@ tables is typed. One run is one file, named after the hash of its recipe and its
 - *Consistent* is the number of seeds for which each of the last five epochs is at 99.40 % or more; in brackets the exact one-sided
   95 % bound of the share of all seeds.
 - A difference is paired, seed by seed, over the seeds that both rows have, and followed by Student's 95 % interval, adjusted by
-  Holm's procedure for all differences of its table; *p* is adjusted alike. The interval covers the luck of the seed. It does not
+  Holm's procedure for all differences of its table; so is *p*. The interval covers the luck of the seed. It does not
   cover the luck of which 10,000 images are tested: one standard error at 99.5 % is 0.07 points, though a part of it cancels where
   two networks see the same images.
-- It says *different* if the interval leaves out zero, *equivalent* if it lies within 0.05 points of zero, else *cannot tell*.
+- It says *different* if the interval, before rounding, leaves out zero, *equivalent* if it lies within 0.05 points of zero, else
+  *cannot tell*.
 - *Collapsed* in place of an interval: in one of the two rows, a seed learned nothing: more than half of its answers in the last
   five epochs are wrong. Student's interval assumes that all seeds are drawn from one bell curve; such a seed is not.
 """
 
 QUESTIONS = """## What was asked before it was run
 
-[The plan](../PLAN.md) says which seeds answer each question, and what would count as a yes. Seeds from 20 on had chosen nothing;
-Step 3's first twenty had run already, and had helped to choose it. The tables of the planned studies follow.
+[The plan](../PLAN.md) says which seeds answer each question, and what would count as a yes. Seeds from 20 on *chose nothing*: no
+choice rests on them. Step 3's first twenty had run already, and had helped to choose it. The answer is *no* as soon as the missing
+seeds cannot change it. The tables of the planned studies follow.
 """
 
 NOTES = {
@@ -169,7 +171,7 @@ pooling. *Fully connected* takes away the 3x3 convolution before the average poo
 by `StepLR` and also starts at 0.2 in place of 0.05; `rates`, above, takes the two apart.
 
 *Pool at 5* pools where the receptive field is 5 pixels; *width* spends what the budget has left; *dropout* is Step 2, and
-*no dropout* takes it away again; *augmentation* augments all fifteen epochs, until *plain epochs*, which is Step 3.""",
+*no dropout* takes it away again; *augmentation* augments all fifteen epochs; *plain epochs* leaves the last five plain, and is Step 3.""",
     "ablation": """![Step 3 without one ingredient: difference and interval](ablation.png)
 
 The table has the same numbers, from the greatest loss to the greatest gain: what each ingredient adds where all the others are in
@@ -191,8 +193,8 @@ network with its lighter augmentation; the dozens of runs of that search are not
 
 Test images had a say in five choices. Early probes set the rate, the weight decay and the place of the pooling, before there were
 held-out runs. These rows repeat those choices without test images; where none is better than Step 3 by more than luck (see
-*chosen*), the choice stands. Several networks were alike on the held-out images; Step 3's widths were kept after some of these
-had been tested. The frontier's 4,920 parameters were added after the five seeds of 4,534 were known.
+*chosen*), the choice stands. Several networks did equally well on the held-out images; Step 3's widths were kept after some of
+these had run on test images. The frontier's 4,920 parameters were added after the five seeds of 4,534 were known.
 
 *Step 1*, *step 2*, *dropout 0.05*, *whole convolutions* and *float32* are older runs. All other rows are [planned](../PLAN.md),
 and change one thing of Step 3; *later pooling* also narrows the early layers, to stay within the budget.""",
@@ -205,16 +207,17 @@ zero here, Step 3 becomes that recipe.""",
 
 Ten kinds of clothes in place of ten digits, with the recipes of `ladder` as they are: its normalization, its rates and its
 augmentation were chosen for digits, and 99.40 % is no target here.""",
-    "rates": """*Falling 0.2* is Step 3, *constant 0.05* has the rate of Steps 1 and 2. *One cycle* rises to 0.2 and falls again, once per epoch.
-*At the end* is the last epoch alone. An effect is averaged over both settings of the other factor; the interaction says how much
-more the fall brings at the higher rate.""",
-    "small": """Held-out images, as in `choice`. *Narrow* is the network of `frontier`; *one mix* uses the same 1x1 weights in all of its last
-layers, *one block* the same 3x3 weights too; the rows from *one mix each epoch* to *one mix lighter* train *one mix* in other
-ways. The [second round](../PLAN.md) changes *narrow* in other ways: *shuffled* mixes within two groups of channels and is wider,
-*attention* scales each map by a factor that is computed from the means of neighboring maps, *silu* has another activation.""",
+    "rates": """*Falling 0.2* is Step 3, *constant 0.05* has the rate of Steps 1 and 2. *One cycle* rises to 0.2 and falls again once; the rate
+changes after each epoch. *At the end* is the last epoch alone. *Rate* is 0.2 less 0.05, *schedule* is falling less constant, each
+averaged over both settings of the other; the interaction says how much more the fall brings at the higher rate.""",
+    "small": """Held-out images, as in `choice`. *Narrow* is the network of `frontier` with 2,958 parameters; *one mix* uses the same 1x1 weights
+in all of its last layers, *one block* the same 3x3 weights too; the rows from *one mix each epoch* to *one mix lighter* train
+*one mix* in other ways. The [second round](../PLAN.md) changes *narrow* in other ways: *shuffled* mixes within two groups of
+channels and is wider, *attention* scales each map by a factor that is computed from the means of neighboring maps, *silu* has
+another activation.""",
     "best": """Held-out images, as in `choice`. *Each epoch* is Step 3 with `StepLR(step_size=1, gamma=0.72)`; the other rows change one thing of
 that.""",
-    "fast": """Held-out images, as in `choice`. The rate starts at 0.2 and is halved after each epoch, or times 0.4 in six epochs.""",
+    "fast": """Held-out images, as in `choice`. The rate starts at 0.2 and is halved after each epoch, or multiplied by 0.4 in the run of six.""",
     "confirm_best": """The winner of `best`, on test images, as far as it is recorded. [The plan](../PLAN.md) asks for a mean of at least 99.60.""",
     "confirm_size": """On test images, as far as they are recorded. *Silu* comes from `small`: no recipe there is consistent on
 the held-out images, and this one has the highest worst epoch. [The plan](../PLAN.md) asks for 20 of 20. *3982 parameters* was the
@@ -366,7 +369,7 @@ PICTURES = """
 
 ![t-SNE of pixels and features](tsne.png)
 
-### What their authors left open, and what was taken
+### What their authors left open, and what we chose
 """
 
 
@@ -394,6 +397,6 @@ def _peers(peers: Mapping[str, compare.Runs]) -> str:
         tables.markdown(compare.SIZE_TITLES, compare.by_size(peers)),
         f"\nHere, {compare.size_legend(peers)} {compare.check(peers)} {compare.sentence(peers)}",
         PICTURES,
-        tables.markdown(["system", "left open: taken"], left_open),
+        tables.markdown(["system", "left open: our choice"], left_open),
     ]
     return "\n".join(parts) + "\n"
