@@ -248,6 +248,19 @@ def test_step_3_meets_its_target_for_each_of_twenty_seeds():
     assert all(runs[seed].mean_last_five >= 99.50 for seed in range(5))
 
 
+def test_what_step_3_says_of_clothes_is_recorded():
+    on_digits, on_clothes = contrasts.changes("ladder"), contrasts.changes("fashion")
+    points = {key: contrast.difference.mean for key, contrast in on_clothes.items()}
+    for key in ("schedule", "dropout", "augmentation", "plain_epochs"):
+        assert on_clothes[key].says == contrasts.DIFFERENT
+    assert on_digits["schedule"].says == contrasts.DIFFERENT and points["schedule"] > 0
+    assert points["dropout"] < -1 > points["augmentation"]
+    assert 0 < points["plain_epochs"] < -points["augmentation"]
+    larger = [abs(points[key]) > abs(on_digits[key].difference.mean) for key in points]
+    assert sum(larger) > len(larger) / 2
+    assert {len(runs) for runs in records.load_study("fashion").values()} == {5}
+
+
 # Away from home
 
 

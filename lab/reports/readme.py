@@ -14,13 +14,13 @@ from typing import Any
 
 import utils
 from lab.evidence import odds, records
-from lab.evidence.contrasts import Contrast
+from lab.evidence.contrasts import DIFFERENT, Contrast
 from lab.evidence.figures import PUBLISHED
 from lab.evidence.places import APP_NETWORK, RECORDS, RESULTS, refuse_evidence
 from lab.evidence.statistics import OverSeeds, over_seeds, standard_error
-from lab.evidence.tables import at_least_share
+from lab.evidence.tables import at_least_share, readable
 from lab.reports import compare, planned
-from lab.reports.compared import study_contrasts
+from lab.reports.compared import elsewhere, study_contrasts
 from lab.runs.recipes import STEP_2, STEP_3, STUDIES, Recipe
 from lab.systems import peers
 
@@ -210,7 +210,7 @@ FINDINGS = (
 
 def change(evidence: Evidence, study: str, recipe: str, other: str) -> tuple[Contrast, float, float]:
     """What one change does: its contrast, adjusted for all of its study, and the gap train - test before and after."""
-    runs = {key: evidence.runs(study, key) for key in STUDIES[study].recipes}
+    runs = _all_runs(evidence, study)
     against, contrast = study_contrasts(STUDIES[study], runs)[recipe]
     if not _same_recipe(study, against, other):
         raise ValueError(f"{study}/{recipe} is compared with {against}, not with {other}")
@@ -458,6 +458,7 @@ def _frontier(evidence: Evidence) -> str:
         f"{_seeds(smallest.seeds, smallest.seeds)}.",
         f"Its last five epochs are at {smallest.mean:.2f} % on average and at {smallest.worst:.2f} % in the worst case.",
         f"But it is the smallest of {len(sizes)} sizes that passes, so luck may have chosen it.",
+        _on_fresh_seeds(evidence, _smallest(evidence)),
     ]
     sentences += [
         f"A larger one with {size.parameters:,} is consistent for {_seeds(size.consistent, size.seeds)}: so few seeds"
@@ -482,6 +483,37 @@ def _on_fresh_seeds(evidence: Evidence, recipe: str) -> str:
         f"On fresh seeds it is consistent for {_seeds(together.consistent, together.seeds)}. The plan asks for"
         f" {question.asked}, so the answer is {question.answer(runs)}."
     )
+
+
+def _elsewhere(evidence: Evidence) -> str:
+    """What becomes of the ladder's conclusions on Fashion-MNIST, and what is *different* there alone."""
+    here, there = (
+        {key: contrast for key, (_, contrast) in study_contrasts(STUDIES[name], _all_runs(evidence, name)).items()}
+        for name in ("ladder", "fashion")
+    )
+    become: dict[str, list[str]] = {"survives": [], "turns": [], "open": []}
+    for key, contrast in there.items():
+        become[elsewhere(here[key], contrast)].append(key)
+
+    def listed(keys: Sequence[str]) -> str:
+        points = ((readable(key), there[key].difference.mean, here[key].difference.mean) for key in keys)
+        return "; ".join(
+            f"*{name}* ({on_clothes:+.2f}, on MNIST {on_digits:+.2f})" for name, on_clothes, on_digits in points
+        )
+
+    alone = [key for key in become["open"] if there[key].says == DIFFERENT]
+    sentences = [
+        f"**On clothes?** Of the ladder's {len(there)} conclusions, {len(become['survives'])} survive on Fashion-MNIST"
+    ]
+    sentences[0] += f": {listed(become['survives'])}." if become["survives"] else "."
+    sentences.append(f"{len(become['turns'])} turn" + (f": {listed(become['turns'])}." if become["turns"] else "."))
+    if alone:
+        sentences.append(f"The others are open; there alone, these say *different*: {listed(alone)}.")
+    return _paragraph(*sentences)
+
+
+def _all_runs(evidence: Evidence, study: str) -> dict[str, Runs]:
+    return {key: evidence.runs(study, key) for key in STUDIES[study].recipes}
 
 
 def _epochs(evidence: Evidence) -> str:
@@ -628,6 +660,7 @@ PAGES: Mapping[str, Mapping[str, Block]] = {
         "systems": _systems,
         "others": _others,
         "frontier": _frontier,
+        "elsewhere": _elsewhere,
         "epochs": _epochs,
         "speed": _speed,
     },
