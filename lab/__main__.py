@@ -149,7 +149,7 @@ def study(
     name: Annotated[str, STUDY],
     /,
     *,
-    seeds: Annotated[Sequence[int], "run these seeds instead of the study's own"] = (),
+    seeds: Annotated[Sequence[str], "run these seeds instead of the study's own, such as 26-99 or 0 3 7"] = (),
     recipes: Annotated[Sequence[str], "run only these recipes of the study"] = (),
     jobs: Annotated[int | None, "runs at a time, which share the cores (one per core)"] = None,
     backend: Annotated[Literal["loky", "dask"], "run on this machine (loky) or on a Dask cluster"] = "loky",
@@ -158,10 +158,11 @@ def study(
 ) -> None:
     """Run what a study lacks; each run writes one record."""
     from lab.evidence.places import RECORDS
+    from lab.runs.config import seeds_from
     from lab.runs.study import run_study
     from lab.systems import catalog
 
-    run_study(name, seeds, recipes, jobs, backend, address, records or RECORDS, catalog.studies())
+    run_study(name, seeds_from(seeds), recipes, jobs, backend, address, records or RECORDS, catalog.studies())
 
 
 def repeat(
@@ -252,9 +253,10 @@ def judge(
             sys.exit(1)
         return
     from lab.judging import judge as judging
+    from lab.runs.config import seeds_from
 
     recipe = judging.recipe_for(network, like or "step3", config)
-    chosen = judging.seeds_from(seeds) or judging.DEFAULT
+    chosen = seeds_from(seeds) or judging.DEFAULT
     if len(chosen) == 1:
         print(f"one run, from seed {chosen[0]}: several tell more, such as --seeds 0-4")
     judging.train(recipe, judging.look_at(recipe), like or "step3", chosen, jobs, backend, address, whole)

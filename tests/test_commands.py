@@ -244,7 +244,7 @@ def test_help_of_a_study_names_the_studies(monkeypatch, capsys):
         ("repeat ladder gap first", "seed: expected int, got first"),
         ("repeat ladder gpa 0", "the study ladder has no recipe 'gpa', the nearest is 'gap', expected some of"),
         ("study ablaton", "there is no study 'ablaton', the nearest is 'ablation', expected one of"),
-        ("study ladder --seeds 0 one", "seeds: expected int, got one"),
+        ("study ladder --seeds 0 one", "--seeds has 'one', expected seeds such as 0 1 2, or 0-4"),
         ("study ladder --seeds", "argument --seeds: expected at least one argument"),
         ("study ladder --jobs many", "jobs: expected int, got many"),
         ("study ladder --backend slurm", "backend: expected one of loky, dask, got slurm"),
@@ -296,9 +296,9 @@ def test_expected_errors_are_sentences(monkeypatch, capsys, error, code, sentenc
 def test_lists_of_a_command_are_words(monkeypatch):
     given = {}
     monkeypatch.setattr("lab.runs.study.run_study", lambda *arguments: given.update(study=arguments))
-    arguments = ["--seeds", "3", "4", "--recipes", "gap", "step1", "--records", "mine", "--jobs", "2"]
+    arguments = ["--seeds", "3", "6-7", "--recipes", "gap", "step1", "--records", "mine", "--jobs", "2"]
     assert command(monkeypatch, "study", "ladder", *arguments) == 0
-    assert given["study"][:7] == ("ladder", [3, 4], ["gap", "step1"], 2, "loky", None, Path("mine"))
+    assert given["study"][:7] == ("ladder", [3, 6, 7], ["gap", "step1"], 2, "loky", None, Path("mine"))
     monkeypatch.setattr("lab.reports.notebooks.execute", lambda *arguments: given.update(notebooks=arguments))
     assert command(monkeypatch, "notebooks", "out", "a", "lab/Peers") == 0
     assert given["notebooks"] == (Path("out"), ["a", "lab/Peers"])

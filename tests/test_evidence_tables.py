@@ -132,8 +132,8 @@ def test_recorded_runs_learned_or_did_not_and_nothing_lies_between():
     """The rule that tells them apart is far from every recorded run that was trained at all."""
     trained = [one.history for one in records.read_all() if max(one.history.learning_rate) > 0]
     means = [run.mean_last_five for run in trained]
-    assert [mean for mean in means if 12 < mean < 95] == []
-    assert sum(mean < statistics.COLLAPSED_BELOW for mean in means) == 11
+    assert [mean for mean in means if 12 < mean < 85] == []  # clothes are harder than digits
+    assert sum(mean < statistics.COLLAPSED_BELOW for mean in means) == 12
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -20,10 +20,11 @@ from lab.evidence.records import Tested
 from lab.judging import judge, trial
 from lab.judging.advice import Finding
 from lab.judging.card import Card
-from lab.judging.judge import recipe_for, seeds_from
+from lab.judging.judge import recipe_for
 from lab.judging.look import look
 from lab.judging.next_experiment import next_experiment
 from lab.judging.trial import Trial, folder_of, identity, is_hopeless
+from lab.runs.config import seeds_from
 from lab.runs.recipes import STEP_1, STEP_3, Recipe
 
 GOOD, BAD = [9_950] * 15, [9_950] * 12 + [9_939] + [9_950] * 2
@@ -307,7 +308,9 @@ def test_the_next_experiment_is_the_first_that_applies():
     over = card(GOOD, recipe=replace(STEP_3, network="PyTorchExample", switches={}), parameters=1_199_882)
     assert "parameters over the budget, and 1,179,776 are in one Linear" in next_of(over)
     assert next_of(few).startswith("Confirm it: of 5 seeds")
-    assert next_of(many).startswith("Make it smaller: a recorded network with 3,982 parameters")
+    assert next_of(many).startswith(
+        "Make it smaller: a recorded network with 4,920 parameters is consistent for all 5 seeds"
+    )
     assert next_of(card(*[GOOD] * 4, BAD)).startswith("One seed missed. Run 5 other seeds")
     assert "what ran here has no verdict" in next_of(card(GOOD, dataset=utils.SAMPLE))
 

@@ -112,16 +112,3 @@ def _show(card: Card) -> None:
         from IPython.display import display  # noqa: PLC0415 (there in every notebook; nobody else needs it)
 
         display(card.figure())
-
-
-def seeds_from(words: Iterable[str]) -> list[int]:
-    """Seeds as a command line has them: ["0-2", "7"] are 0, 1, 2 and 7. Raises ValueError for anything else."""
-    seeds: list[int] = []
-    for word in words:
-        first, dash, last = word.partition("-")
-        if not first.isdecimal() or (dash and not last.isdecimal()) or (dash and int(last) < int(first)):
-            raise ValueError(f"--seeds has {word!r}, expected seeds such as 0 1 2, or 0-4")
-        if dash and int(last) - int(first) >= 1_000:
-            raise ValueError(f"--seeds has {word!r}, expected at most 1,000 seeds")
-        seeds += range(int(first), int(last or first) + 1)
-    return seeds

@@ -60,10 +60,14 @@ def _confirm_or_shrink(parameters: int, seeds: int) -> str:
     """For a network whose seeds are all consistent."""
     if seeds < DEFAULT_SEEDS:
         return f"Confirm it: of {DEFAULT_SEEDS} seeds, luck alone seldom passes all."
-    sizes = records.load_study("frontier").values()
-    passed = [one.parameters for one in map(statistics.over_seeds, sizes) if one.consistent == one.seeds]
-    if parameters > min(passed):
-        return f"Make it smaller: a recorded network with {min(passed):,} parameters is consistent for every seed."
+    fresh = records.load_study("confirm_size")
+    sizes = [statistics.over_seeds(runs | fresh.get(name, {})) for name, runs in records.load_study("frontier").items()]
+    passed = min((one for one in sizes if one.consistent == one.seeds), key=lambda one: one.parameters)
+    if parameters > passed.parameters:
+        recorded = (
+            f"a recorded network with {passed.parameters:,} parameters is consistent for all {passed.seeds} seeds"
+        )
+        return f"Make it smaller: {recorded}."
     return "It is smaller than every recorded network that is consistent: confirm it with 20 seeds that chose nothing."
 
 

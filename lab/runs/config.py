@@ -1,7 +1,7 @@
 """A recipe with some fields changed, by a YAML file or on the command line, which has the last word."""
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple, get_args, get_type_hints
@@ -177,3 +177,16 @@ def _make_parser(name: str, recipe: Recipe) -> jsonargparse.ArgumentParser:
         kind, text = get_args(hint)
         parser.add_argument(f"--{field}", type=kind, default=getattr(recipe, field), help=text)
     return parser
+
+
+def seeds_from(words: Iterable[str]) -> list[int]:
+    """Seeds as a command line has them: ["0-2", "7"] are 0, 1, 2 and 7. Raises ValueError for anything else."""
+    seeds: list[int] = []
+    for word in words:
+        first, dash, last = word.partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()) or (dash and int(last) < int(first)):
+            raise ValueError(f"--seeds has {word!r}, expected seeds such as 0 1 2, or 0-4")
+        if dash and int(last) - int(first) >= 1_000:
+            raise ValueError(f"--seeds has {word!r}, expected at most 1,000 seeds")
+        seeds += range(int(first), int(last or first) + 1)
+    return seeds
