@@ -3,7 +3,7 @@
 `make verify` calls this once the notebooks have left their records in `runs/`. On the machine that made the committed
 run, the numbers are the same. On another they may differ as those of two seeds do: then the verdict is the same, and
 every accuracy within two standard errors of the difference between two measurements on so many images. Then one run of the
-studies is repeated in full, and held to its record in the same way; and all records are held to MNIST's labels.
+studies is repeated in full, and held to its record in the same way; and all records are held to the labels of their images.
 """
 
 import json
@@ -24,6 +24,7 @@ from lab.evidence.places import RESULTS
 from lab.evidence.records import record_path
 from lab.for_app.drawings import measure
 from lab.reports.analysis import describe_data
+from lab.runs import datasets
 from lab.runs.recipes import STEP_1, STEP_3
 from lab.runs.study import repeat
 
@@ -117,10 +118,17 @@ def test_the_data_are_what_they_should_be(mnist):
     assert training_line.split()[1] == "60,000" and test_line.split()[1] == "10,000"
 
 
-def test_the_labels_of_recorded_mistakes_are_those_of_mnist(mnist):
-    labels, checked = mnist[1].labels.tolist(), 0
+@pytest.mark.parametrize("dataset", records.DATASETS)
+def test_the_labels_of_recorded_mistakes_are_those_of_their_images(mnist, dataset):
+    try:
+        test = mnist[1] if dataset == "mnist" else datasets.load(dataset, torch.device("cpu"))[1]
+    except RuntimeError as error:
+        pytest.skip(str(error))  # Fashion-MNIST, which only this test and the study "fashion" need
+    labels, checked = test.labels.tolist(), 0
     for record in records.read_all():
-        for index, label, _ in record.tested.mistakes if record.tested else []:
+        if not record.tested or record.recipe.dataset != dataset:
+            continue
+        for index, label, _ in record.tested.mistakes:
             assert labels[index] == label, (record.recipe.hash, record.history.seed, index)
             checked += 1
     assert checked > 1_000
