@@ -85,6 +85,16 @@ def test_a_run_on_the_sample_is_not_marked(sample, recorded):
     assert [label.get_text() for label in by_seed.get_xticklabels()] == ["0", "1"]
 
 
+def test_of_many_seeds_every_tenth_is_numbered(recorded):
+    by_seed, _ = figures.show_seeds(dict.fromkeys(range(20, 60), recorded[0])).axes
+    assert [label.get_text() for label in by_seed.get_xticklabels()] == ["20", "30", "40", "50"]
+
+
+def test_epochs_are_counted_in_whole_numbers():
+    _, together = figures.show_seeds({0: record([9_940, 9_950, 9_960, 9_970, 9_980])}).axes
+    assert all(tick == round(tick) for tick in together.get_xticks())
+
+
 def test_no_runs_make_no_picture():
     with pytest.raises(ValueError, match="no runs to show"):
         figures.show_seeds({})

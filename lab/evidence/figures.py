@@ -11,6 +11,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 import utils
 from lab.evidence.contrasts import COLLAPSED, DIFFERENT, EQUIVALENT, MARGIN, Contrast, to_one, to_the_row_above
@@ -56,6 +57,7 @@ def draw_all(studies: Mapping[str, Recorded], folder: Path) -> None:
     drawn = {
         "steps.png": (draw_steps, "consistency", set(STEPS)),
         "seeds.png": (lambda recorded: show_seeds(recorded["step3"]), "consistency", {"step3"}),
+        "hundred.png": (lambda recorded: show_seeds(recorded["step3"]), "hundred", {"step3"}),
         "ladder.png": (draw_ladder, "ladder", {"step1"}),
         "ablation.png": (lambda recorded: show_comparison(recorded, "step3"), "ablation", {"step3"}),
         "frontier.png": (draw_frontier, "frontier", set()),
@@ -404,6 +406,9 @@ def _draw_row(grid: np.ndarray, digits: utils.Digits, shown: Mapping[int, tuple[
 # ---------------------------------------------------------------------------------------------------------------------
 
 
+EACH_SEED = 30  # so many seeds have room for their numbers below the axis; of more, every tenth is named
+
+
 def show_seeds(records: Runs, yours: utils.History | None = None) -> Figure:
     """Runs of one recipe: the last five epochs of each seed, and how often each accuracy occurs among all of them.
 
@@ -419,12 +424,12 @@ def show_seeds(records: Runs, yours: utils.History | None = None) -> Figure:
     )
     for seed, run in records.items():
         by_seed.plot([seed] * len(run.last_five), run.last_five, ".", color=utils.TEST_COLOR, alpha=0.5)
-    means = [run.mean_last_five for run in runs]
-    by_seed.plot(list(records), means, "_", color="black", markersize=12, label="mean of a seed's last five epochs")
+    means, width = [run.mean_last_five for run in runs], 12 if len(runs) <= EACH_SEED else 6
+    by_seed.plot(list(records), means, "_", color="black", markersize=width, label="mean of a seed's last five epochs")
     consistent = sum(utils.verdict(run).consistent is True for run in runs)
     title = f"{consistent} of {len(runs)} seeds have each of their last five epochs at {utils.TARGET_PERCENT} % or more"
     by_seed.set(title=title, xlabel="seed", ylabel="accuracy, percent")
-    ticks = {seed: str(seed) for seed in records}
+    ticks = {seed: str(seed) for seed in records if len(runs) <= EACH_SEED or seed % 10 == 0}
     if yours and not why_not_comparable(yours, runs[0]):
         place = max(records) + 1
         ticks[place] = "yours"
@@ -436,6 +441,7 @@ def show_seeds(records: Runs, yours: utils.History | None = None) -> Figure:
     edges = np.arange(min(last) - image / 2, max(last) + 2.5 * image, 2 * image)
     together.hist(last, bins=edges, orientation="horizontal", color=utils.TEST_COLOR, alpha=0.7)
     together.set(title="How often?", xlabel="number of epochs")
+    together.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     for axes in (by_seed, together):
         axes.axhline(
             utils.TARGET_PERCENT, color="gray", linestyle="--", linewidth=1, label=f"{utils.TARGET_PERCENT:.1f} %"
