@@ -17,6 +17,7 @@ import models
 import utils
 from lab.evidence import contrasts, records, statistics
 from lab.evidence.places import RESULTS
+from lab.evidence.tables import at_least_share
 from lab.runs.recipes import STUDIES
 from tests.short_kernel import write_startup
 
@@ -246,6 +247,14 @@ def test_step_3_meets_its_target_for_each_of_twenty_seeds():
         assert run.parameters < 8_000 and len(run) <= 15
     assert sum(run.mean_last_five for run in runs.values()) / len(runs) >= 99.50
     assert all(runs[seed].mean_last_five >= 99.50 for seed in range(5))
+
+
+def test_step_3_meets_its_target_for_each_of_eighty_seeds_that_chose_nothing():
+    fresh = {seed: run for seed, run in records.load("hundred", "step3", RESULTS).items() if seed >= 20}
+    assert list(fresh) == list(range(20, 100))
+    assert all(utils.verdict(run).consistent for run in fresh.values())
+    opening = NOTEBOOKS[3].cells[0].source
+    assert f"{at_least_share(80, 80)} of all seeds (section 7)" in " ".join(opening.split())
 
 
 def test_what_step_3_says_of_clothes_is_recorded():
