@@ -73,7 +73,7 @@ QUESTIONS = (
         consistent=19,
     ),
     Question(
-        "Does Step 3's network reach 99.60 %, with a rate that falls after each epoch?",
+        "Does Step 3's network average 99.60 % over the last five epochs, with a rate that falls after each epoch?",
         "confirm_best",
         "each_epoch",
         mean=99.60,
