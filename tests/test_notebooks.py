@@ -270,7 +270,7 @@ def test_what_step_3_says_of_clothes_is_recorded():
         for name in ("ladder", "fashion")
     )
     more = [(100 - clothes[key]) / (100 - digits[key]) for key in points if key != "no_batch_norm"]
-    assert 10 <= min(more) and max(more) < 21
+    assert all(10 <= times < 21 for times in more)
     larger = [abs(points[key]) > abs(on_digits[key].difference.mean) for key in points]
     assert sum(larger) > len(larger) / 2
     assert {len(runs) for runs in records.load_study("fashion").values()} == {5}
