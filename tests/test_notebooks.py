@@ -120,7 +120,7 @@ def common_code_cells(step):
 LESSON = re.compile(
     r"Model_|step_?\d|Step\d|^(LEARNING_RATE|WEIGHT_DECAY|STEP_SIZE|GAMMA|AUGMENTATION|PLAIN_EPOCHS) = "
 )
-OWN = re.compile(r"inspect|show_augmented|show_dropout|stroke|gaps|lowest")  # cells that one step alone has
+OWN = re.compile(r"inspect|show_augmented|show_dropout|stroke|gaps|lowest|hundred")  # cells that one step alone has
 
 
 def test_two_notebooks_differ_only_where_the_lesson_is():
