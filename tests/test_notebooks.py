@@ -325,7 +325,8 @@ def run_alone(step, folder, cells=None):
     notebook = nbformat.from_dict(json.loads(json.dumps(NOTEBOOKS[step])))
     if cells:
         notebook.cells = [cell for cell in notebook.cells if cell.cell_type == "code"][:cells]
-    NotebookClient(notebook, timeout=600, resources={"metadata": {"path": folder}}).execute()
+    # a print that comes in two parts is one output, as in the committed notebooks
+    NotebookClient(notebook, timeout=600, resources={"metadata": {"path": folder}}, coalesce_streams=True).execute()
     return notebook
 
 
