@@ -123,6 +123,8 @@ def test_the_labels_of_recorded_mistakes_are_those_of_their_images(mnist, datase
     try:
         test = mnist[1] if dataset == "mnist" else datasets.load(dataset, torch.device("cpu"))[1]
     except RuntimeError as error:
+        if "is neither in" not in str(error):  # an altered archive is a failure
+            raise
         pytest.skip(str(error))  # Fashion-MNIST, which only this test and the study "fashion" need
     labels, checked = test.labels.tolist(), 0
     for record in records.read_all():

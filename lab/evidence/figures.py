@@ -406,7 +406,7 @@ def _draw_row(grid: np.ndarray, digits: utils.Digits, shown: Mapping[int, tuple[
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-EACH_SEED = 30  # so many seeds have room for their numbers below the axis; of more, every tenth is named
+EACH_SEED = 30  # the axis names each of up to 30 seeds; of more, every tenth, since the numbers would overlap
 
 
 def show_seeds(records: Runs, yours: utils.History | None = None) -> Figure:

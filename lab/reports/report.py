@@ -223,9 +223,10 @@ that.""",
     "fast": """Held-out images, as in `choice`. The rate starts at 0.2 and is halved after each epoch, or multiplied by 0.4 in the run of six.""",
     "confirm_best": """The winner of `best`, and Step 3 on the same seeds, on test images. [The plan](../PLAN.md) asks for a mean of at least
 99.60.""",
-    "confirm_size": """On test images. *Silu* was stopped when 20 of 20 had become impossible. It comes from `small`: no recipe there is consistent on the held-out images, and this one has the highest worst epoch. [The plan](../PLAN.md)
-asks for 20 of 20. *3982 parameters* was the smallest network of `frontier` that was consistent for every seed: was that luck? The
-plan asks for at least 19 of 20 fresh ones.""",
+    "confirm_size": """On test images. *Silu* was stopped when 20 of 20 had become impossible. It comes from `small`: no recipe there is consistent
+on the held-out images, and this one has the highest worst epoch. [The plan](../PLAN.md) asks for 20 of 20. *3982 parameters*
+was the smallest network of `frontier` that was consistent for every seed: was that luck? The plan asks for at least 19 of 20
+fresh ones.""",
     "confirm_fast": """The winner of `fast`, on test images. [The plan](../PLAN.md) asks for 10 of 10. Every seed misses in the third
 and the fourth epoch, with which the last five begin: there, the rate is still high. *At the end* is the last epoch alone.""",
 }
